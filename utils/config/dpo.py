@@ -1,0 +1,26 @@
+"""Settings of stage 04."""
+
+from pathlib import Path
+
+from pydantic import PositiveFloat, PositiveInt
+
+from utils.config.training import AdapterConfig
+
+
+class DPOConfig(AdapterConfig):
+    """Align an SFT model with preference pairs (Rafailov et al., 2023)."""
+
+    model_path: Path = Path("checkpoints/sft")
+    """Output folder of stage 03 (adapter), or any checkpoint, which then gets a new adapter."""
+    dataset_path: Path = Path("data/dpo_dataset.json")
+    """JSON or JSONL with {prompt, chosen, rejected} rows."""
+    output_dir: Path = Path("checkpoints/dpo")
+    """Folder for the adapter, final/ (merged model) and metrics."""
+    beta: PositiveFloat = 0.1
+    """Strength of the pull towards the SFT model."""
+    learning_rate: PositiveFloat = 2e-4
+    """Peak learning rate of the adapter."""
+    batch_size: PositiveInt = 4
+    """Pairs per device and micro-step."""
+    gradient_accumulation_steps: PositiveInt = 2
+    """Micro-steps per optimizer step."""

@@ -1,0 +1,124 @@
+"""Settings of stage 01, and of the data sets that it can mix."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from utils.config.base import Section, StageConfig
+
+
+class MixtureSource(Section):
+    """One data set of a mixture."""
+
+    name: str
+    """Name of the source in documents, counts and the data card."""
+    input_path: str
+    """Hub data set, local file or folder, or `pydocs`."""
+    input_config: str | None = None
+    """Configuration of a hub data set, such as wikitext-2-raw-v1."""
+    input_split: str = "train"
+    """Split of a hub data set."""
+    weight: PositiveFloat = 1.0
+    """Wanted share of the characters relative to the other sources."""
+    max_samples: PositiveInt | None = None
+    """Documents taken at most."""
+
+
+class PrepareConfig(StageConfig):
+    """Clean, deduplicate, tokenize and shard a corpus."""
+
+    dataset_name: str | None = None
+    """Name of the prepared folder; the stem of the input when unset."""
+    input_path: str = "pydocs"
+    """Hub data set, local file or folder, or `pydocs` (the docstrings on this machine)."""
+    input_config: str | None = None
+    """Configuration of a hub data set, such as wikitext-2-raw-v1."""
+    input_split: str = "train"
+    """Split of a hub data set."""
+    text_key: str = "text"
+    """Field or column that holds the text."""
+    mix_datasets: tuple[MixtureSource, ...] = Field((), json_schema_extra={"flag": False})
+    """Several sources instead of one input_path (config file only)."""
+    max_samples: PositiveInt | None = None
+    """Documents read at most (all when unset)."""
+    output_dir: Path | None = None
+    """Folder of the result (data/processed/<dataset_name> when unset)."""
+    tokenizer_path: Path | None = None
+    """Where a finished tokenizer lies for --reuse_tokenizer, or an extra copy of a new one goes."""
+    reuse_tokenizer: bool = False
+    """Encode with the tokenizer in tokenizer_path instead of training one."""
+    vocab_size: int = Field(32768, ge=300)
+    """Pieces of the tokenizer; at least 300 (256 bytes + control pieces + some text)."""
+    sequence_length: PositiveInt = 1024
+    """Context the shards are meant for, in tokens (recorded; 02 may read any length)."""
+    min_length: PositiveInt = 50
+    """Shortest document kept, in characters."""
+    max_length: PositiveInt = 10_000
+    """Longest document, in characters; longer ones are split at paragraphs, never dropped."""
+    language: str | None = "en"
+    """ISO code of the language to keep; null keeps all."""
+    language_threshold: float = Field(0.7, ge=0, le=1)
+    """Probability of `language` below which a document is dropped."""
+    use_minhash: bool = True
+    """Drop near-duplicates by MinHash besides the exact ones."""
+    minhash_threshold: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of word 5-grams from which two documents count as duplicates."""
+    train_ratio: float = Field(0.98, gt=0, lt=1)
+    """Share of the documents in the training split; the rest is for validation."""
+    shard_tokens: PositiveInt = 50_000_000
+    """Tokens after which a new shard begins."""
+    num_workers: PositiveInt | None = None
+    """Processes for cleaning; all cores when unset. The result does not depend on it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_length >= self.max_length:
+            raise ValueError(
+                f"min_length ({self.min_length}) must be below max_length ({self.max_length})"
+            )
+        if self.reuse_tokenizer and self.tokenizer_path is None:
+            raise ValueError("reuse_tokenizer needs tokenizer_path: a folder with tokenizer.model")
+        return self
+
+    @property
+    def sources(self) -> tuple[MixtureSource, ...]:
+        """The data sets to read: the mixture, or the single input as a mixture of one."""
+        if self.mix_datasets:
+            return self.mix_datasets
+        single = MixtureSource(
+            name=self.name,
+            input_path=self.input_path,
+            input_config=self.input_config,
+            input_split=self.input_split,
+            max_samples=self.max_samples,
+        )
+        return (single,)
+
+    @property
+    def name(self) -> str:
+        """Name of the prepared data set."""
+        stem = Path(self.input_config or self.input_path).name.split(".")[0]
+        return self.dataset_name or stem or "corpus"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the result."""
+        return self.output_dir or Path("data/processed") / self.name
+
+
+class SampleConfig(StageConfig):
+    """Write the SFT and DPO practice sets that are made from the docstrings on this machine."""
+
+    output_dir: Path = Path("data")
+    """Folder for sft_dataset.json and dpo_dataset.json and their held-out parts."""
+    num_sft: PositiveInt = 12_000
+    """Conversations in the SFT training set at most."""
+    num_dpo: PositiveInt = 3000
+    """Pairs in the DPO training set at most."""
+    num_heldout: PositiveInt = 200
+    """Held-out conversations and pairs, of functions that no training row is about."""
+    max_answer_characters: PositiveInt = 240
+    """Longest answer; longer paragraphs are left out, never cut."""
+    seed: int = 42
+    """Seeds the question forms and the pairing."""

@@ -1,0 +1,23 @@
+"""Settings of stage 03."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveFloat
+
+from utils.config.training import AdapterConfig
+
+
+class SFTConfig(AdapterConfig):
+    """Fine-tune a checkpoint on conversations with LoRA."""
+
+    model_path: Path = Path("checkpoints/pretrain/tiny")
+    """Checkpoint to start from; a run folder means its final one."""
+    dataset_path: Path = Path("data/sft_dataset.json")
+    """JSON or JSONL with {prompt, response} or {messages: [{role, content}]} rows."""
+    prompt_template: Literal["chatml", "instruct", "chat"] = "chatml"
+    """Layout of a conversation; it is stored with the model and used again by 04, 05 and 06."""
+    output_dir: Path = Path("checkpoints/sft")
+    """Folder for the adapter, final/ (merged model) and metrics."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak learning rate of the adapter."""

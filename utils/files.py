@@ -1,0 +1,311 @@
+"""Files that are there whole or not at all: atomic writes, hashed folders, one writer per folder.
+
+The protocol for a folder: write into `.tmp-NAME` beside it, fsync every file, write manifest.json
+with size and sha256 of each, fsync the folder, rename, fsync the parent. A reader that finds NAME
+therefore finds all of it, and `verify_folder` tells when a bit has flipped since.
+Knows nothing about what the files mean.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from utils.errors import CheckpointError, DataError, LumiError
+
+MANIFEST = "manifest.json"
+"""Name of the file that lists size and sha256 of the other files of a folder."""
+
+log = logging.getLogger(__name__)
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed content of a JSON file.
+
+    Raises:
+        DataError: the file is missing or is not JSON (the message names line and column).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} not found: check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}): save it as JSON"
+        ) from error
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}:{error.colno}"
+        raise DataError(f"{place}: not valid JSON ({error.msg}): correct that line") from error
+
+
+def to_json(value: object) -> str:
+    """Return `value` as indented JSON with sorted keys, so that equal values are equal bytes."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the sha256 of `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: object) -> str:
+    """Return 16 hexadecimal digits that identify a JSON-like value (settings, a list of files)."""
+    return sha256_bytes(to_json(value).encode())[:16]
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or folder to the disk; folders are skipped where the system cannot do that."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission while writing below `place` into one line.
+
+    Raises:
+        LumiError: with the free space in MB, or the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+            raise
+        raise LumiError(_disk_message(place, error)) from error
+
+
+def _disk_message(place: Path, error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"cannot write {place}: {error.strerror}: choose another --output_dir"
+    free_mb = free_bytes(place) / 1e6
+    return f"disk full while writing {place} ({free_mb:.0f} MB free): free some space and run again"
+
+
+def free_bytes(place: Path) -> int:
+    """Return the free bytes of the file system that holds `place` or its first existing parent."""
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write one file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        LumiError: the disk is full or the folder is not writable; the old content stays.
+    """
+    partial = path.with_name(f".tmp-{path.name}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        fsync_path(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON with sorted keys, atomically."""
+    write_atomic(path, to_json(value))
+
+
+def append_line(path: Path, record: object) -> None:
+    """Append one JSON record as a line and hand it to the system (a torn last line is fine)."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Return the records that `append_line` wrote; a torn last line is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+@contextmanager
+def atomic_folder(target: Path, **manifest: object) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target`, with its manifest, when the block succeeds.
+
+    `manifest` are further keys of manifest.json beside `files`. On an error nothing of it stays and
+    an older `target` is untouched; on success the older one is removed after the new one is there.
+
+    Raises:
+        LumiError: the disk is full or not writable.
+    """
+    partial = target.with_name(f".tmp-{target.name}")
+    with disk_errors(target):
+        _remove(partial)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            write_manifest(partial, **manifest)
+            _swap(partial, target)
+        except BaseException:
+            _remove(partial)
+            raise
+
+
+def write_manifest(folder: Path, **manifest: object) -> None:
+    """Write manifest.json over every file below `folder`, everything forced to the disk."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        fsync_path(path)
+        name = path.relative_to(folder).as_posix()
+        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    write_atomic(folder / MANIFEST, to_json({"format": 1, **manifest, "files": files}))
+    for child in [path for path in folder.rglob("*") if path.is_dir()] + [folder]:
+        fsync_path(child)
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put `partial` in the place of `target`, which may exist."""
+    old = target.with_name(f".old-{target.name}")
+    _remove(old)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    fsync_path(target.parent)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def recover_folder(target: Path) -> None:
+    """Finish or undo a swap that a crash cut in two (only `.old-NAME` is left of `target`)."""
+    old = target.with_name(f".old-{target.name}")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    _remove(old)
+    _remove(target.with_name(f".tmp-{target.name}"))
+
+
+def folder_damage(folder: Path, *, hashes: bool = True) -> str | None:
+    """Return what is wrong with a folder that has a manifest (file and reason), or None.
+
+    `hashes=False` compares sizes only, which is enough where reading the files costs too much.
+    """
+    if not (folder / MANIFEST).is_file():
+        return f"{folder}: {MANIFEST} is missing"
+    try:
+        files = read_json(folder / MANIFEST)["files"]
+    except (DataError, KeyError, TypeError):
+        return f"{folder / MANIFEST}: damaged"
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}"
+        if hashes and sha256_file(path) != entry["sha256"]:
+            return f"{path}: sha256 differs from {MANIFEST} (a changed or flipped byte)"
+    return None
+
+
+def verify_folder(folder: Path) -> None:
+    """Check a folder against its manifest.
+
+    Raises:
+        CheckpointError: a file is missing or changed; the message names it.
+    """
+    if damage := folder_damage(folder):
+        raise CheckpointError(f"{damage}: use another checkpoint or make it again")
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename an existing folder to NAME.<date> so that a new run cannot write over it."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    aside = folder.with_name(f"{folder.name}.{stamp}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = folder.with_name(f"{folder.name}.{stamp}-{count}")
+    folder.rename(aside)
+    log.warning("%s holds an earlier run: moved aside to %s", folder, aside)
+    return aside
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock `.lock-NAME` beside `folder`; a lock whose process is gone is taken over.
+
+    Raises:
+        LumiError: another living process writes into `folder` (its pid and host are named).
+    """
+    lock = folder.with_name(f".lock-{folder.name}")
+    with disk_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    owner = _owner(lock)
+    if owner is not None:
+        raise LumiError(
+            f"{folder} is being written by process {owner[0]} on {owner[1]}: wait for it, stop it, "
+            "or choose another --output_dir"
+        )
+    write_json(
+        lock, {"pid": os.getpid(), "host": socket.gethostname(), "born": _birth(os.getpid())}
+    )
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _owner(lock: Path) -> tuple[int, str] | None:
+    """Return (pid, host) of the living process that holds `lock`, or None."""
+    if not lock.is_file():
+        return None
+    try:
+        held = read_json(lock)
+        pid, host, born = int(held["pid"]), str(held["host"]), float(held["born"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
+    if host == socket.gethostname() and (pid == os.getpid() or _birth(pid) != born):
+        if pid != os.getpid():
+            log.warning("taking over the lock of process %d, which is gone (%s)", pid, lock)
+        return None
+    return pid, host
+
+
+def _birth(pid: int) -> float:
+    """Return when a process was started (Unix seconds), or 0 where there is none."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0

@@ -1,0 +1,150 @@
+"""Finds, verifies, loads and saves model folders; every stage reads checkpoints through here.
+
+A model folder is a plain Hugging Face folder plus lumi.json (what made it). Trainer state is the
+business of `utils.training.checkpoint`.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
+from utils.data.tokenizer import save_hf_tokenizer
+from utils.errors import CheckpointError
+from utils.files import MANIFEST, folder_damage, read_json, verify_folder, write_json
+
+LUMI_FILE = "lumi.json"
+"""Beside each checkpoint: {"format", "stage", "template", "tokenizer_sha256", "settings", ...}."""
+
+log = logging.getLogger(__name__)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the model folder that `path` means: itself, its final/, best/ or newest good step_N.
+
+    Raises:
+        CheckpointError: there is none; the message says what to run.
+    """
+    if (path / "config.json").is_file():
+        return path
+    if not path.exists():
+        raise CheckpointError(f"no checkpoint at {path}: train one first, or pass --model_path")
+    for name in ("final", "best"):
+        if (path / name / "config.json").is_file():
+            return path / name
+    for step in reversed(step_folders(path)):
+        if damage := folder_damage(step):
+            log.warning("skipping %s", damage)
+            continue
+        return step
+    raise CheckpointError(f"{path} holds no checkpoint (no config.json, final/, best/ or step_N)")
+
+
+def step_folders(run: Path) -> list[Path]:
+    """Return the step_N folders of a run, oldest first."""
+    steps = [path for path in run.glob("step_*") if path.name[5:].isdigit() and path.is_dir()]
+    return sorted(steps, key=lambda path: int(path.name[5:]))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return lumi.json of a model folder, or an empty dict for a folder made elsewhere."""
+    return read_json(folder / LUMI_FILE) if (folder / LUMI_FILE).is_file() else {}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for scoring and generation, with all that belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    """The transformers tokenizer."""
+    folder: Path
+    card: dict[str, Any]
+    """Content of lumi.json."""
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The tokenizer for plain user text."""
+        return TextEncoder(self.tokenizer)
+
+    @property
+    def template(self) -> Template:
+        """The conversation layout it was fine-tuned with (chatml when it was not)."""
+        return TEMPLATES.get(self.card.get("template") or "", CHATML)
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence in tokens."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def prefix_id(self) -> int:
+        """The token in front of a text scored from its beginning (BOS, else EOS)."""
+        bos = self.tokenizer.bos_token_id
+        return bos if bos is not None else self.tokenizer.eos_token_id
+
+
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    verify: bool = True,
+) -> LoadedModel:
+    """Load the checkpoint that `path` means, in eval mode.
+
+    Raises:
+        CheckpointError: there is none, a file has changed, or transformers cannot read it.
+    """
+    folder = find_checkpoint(path)
+    if verify and (folder / MANIFEST).is_file():
+        verify_folder(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder} cannot be loaded ({reason}): use another one") from error
+    return LoadedModel(
+        model.eval().to(device or best_device()), tokenizer, folder, read_card(folder)
+    )
+
+
+def best_device(cpu: bool = False) -> torch.device:
+    """Return cuda, mps or cpu, in this order of preference; cpu when asked for."""
+    if not cpu and torch.cuda.is_available():
+        return torch.device("cuda")
+    if not cpu and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def save_model_files(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    tokenizer_dir: Path,
+    card: dict[str, Any],
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model folder (inside `atomic_folder`): weights, tokenizer, template, lumi.json.
+
+    `card` needs "stage" and "tokenizer_sha256"; with "template" the chat template is written and
+    its stop token becomes a stop id of generation.
+    """
+    template = TEMPLATES.get(card.get("template") or "")
+    save_hf_tokenizer(tokenizer_dir, folder, template.jinja if template else None)
+    if template is not None and model.generation_config is not None:
+        stop = TextEncoder(AutoTokenizer.from_pretrained(folder)).control_id(template.stop)
+        model.generation_config.eos_token_id = sorted({stop, model.config.eos_token_id})
+    model.save_pretrained(folder, state_dict=state_dict)
+    write_json(folder / LUMI_FILE, {"format": 1, **card})

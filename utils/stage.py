@@ -1,0 +1,64 @@
+"""Entry point shared by the numbered scripts and the `python -m utils...` commands.
+
+Exit codes: 0 done, 1 an error the user can act on (one line), 2 usage, 75 interrupted and saved.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TypeVar
+
+from utils.config.base import StageConfig, UsageError
+from utils.errors import Interrupted, LumiError
+from utils.log import setup_logging
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
+
+log = logging.getLogger(__name__)
+Config = TypeVar("Config", bound=StageConfig)
+
+
+class StopRequest:
+    """Remembers that SIGINT or SIGTERM arrived; the second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def install(self) -> None:
+        """Take over SIGINT and SIGTERM for this process."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise KeyboardInterrupt
+        self.signal_number = number
+        log.warning("stop requested: finishing this step and saving (again: stop at once)")
+
+
+stop_request = StopRequest()
+"""Loops that can save ask `if stop_request:` at each step and raise `Interrupted` after saving."""
+
+
+def run_stage(
+    main: Callable[[Config], object], config: type[Config], argv: Sequence[str] | None = None
+) -> int:
+    """Parse the settings, run `main`, and turn a `LumiError` into one line and an exit code."""
+    setup_logging()
+    try:
+        main(config.from_cli(argv))
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USAGE
+    except (Interrupted, KeyboardInterrupt) as error:
+        log.warning("%s", str(error) or "interrupted")
+        return EXIT_INTERRUPTED
+    except LumiError as error:
+        log.error("%s", error)
+        return EXIT_ERROR
+    return 0
