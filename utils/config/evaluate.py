@@ -1,8 +1,9 @@
 """Settings of stage 05."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import StageConfig
 
@@ -20,29 +21,45 @@ class EvaluateConfig(StageConfig):
     """Held-out conversations for loss and stop rate."""
     dpo_heldout_path: Path = Path("data/dpo_dataset_heldout.json")
     """Held-out pairs for preference accuracy."""
-    output_dir: Path = Path("evaluation/results")
-    """Parent of RUN/evaluation_results.json, report.md and per-item records."""
+    output_dir: Path | None = None
+    """Folder for evaluation_results.json and report.md (unset: evaluation/results/MODEL-DATE)."""
     run_name: str | None = None
-    """Name of the result folder RUN (model folder and date when unset)."""
-    max_boolq_samples: PositiveInt = 100
-    """BoolQ questions scored, from the start of the file."""
-    max_lambada_samples: PositiveInt = 100
-    """LAMBADA passages scored, from the start of the file."""
+    """Name of the result folder below output_dir, or below evaluation/results."""
+    max_boolq_samples: PositiveInt | None = None
+    """BoolQ questions scored, from the start of the file (unset: 100, 50 fast, 200 detailed)."""
+    max_lambada_samples: PositiveInt | None = None
+    """LAMBADA passages scored, from the start of the file (unset: 100, 50 fast, 200 detailed)."""
     max_wikitext_tokens: PositiveInt | None = None
-    """WikiText-2 tokens scored; all when unset, and then comparable with published figures."""
+    """WikiText-2 tokens scored, in whole articles (unset: all, and only then comparable with
+    published figures; 20,000 fast)."""
     detailed_output: bool = False
     """Score 200 samples of each benchmark and keep every item's record."""
     fast_mode: bool = False
-    """Score 50 samples, a part of WikiText-2 and one smoke prompt of each category."""
+    """Score 50 samples, parts of WikiText-2 and the held-out text, one smoke prompt a category."""
     skip_perplexity: bool = False
     """Leave out WikiText-2."""
     custom_prompts: Path | None = None
-    """JSON file {category: [prompt, ...]} instead of the smoke prompts that ship."""
+    """JSON file {category: [prompt, ...]} or [prompt, ...] instead of the shipped smoke prompts."""
     max_new_tokens: PositiveInt = 100
     """Longest smoke answer, in tokens."""
     max_minutes: PositiveFloat | None = None
-    """Time box: what does not fit is reported as not run."""
+    """Time box, counted from the start of the process: what does not fit is reported as not run."""
     cpu: bool = False
     """Evaluate on the CPU even where there is a GPU."""
     seed: int = 42
-    """Seeds the sampled smoke answers."""
+    """Seeds the bootstrap intervals (answers are greedy)."""
+
+    @model_validator(mode="after")
+    def _modes_do_not_contradict(self) -> Self:
+        if self.fast_mode and self.detailed_output:
+            raise ValueError("fast_mode and detailed_output exclude each other: drop one")
+        if self.run_name is not None and Path(self.run_name).name != self.run_name:
+            raise ValueError(f"run_name {self.run_name!r} is no plain name: leave out the slashes")
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Samples of each benchmark and of each held-out generation."""
+        if self.fast_mode:
+            return 50
+        return 200 if self.detailed_output else 100

@@ -1,22 +1,22 @@
 """Settings of time-boxed sessions and of the pipeline."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import StageConfig
 
 SessionStage = Literal[
     "check", "prepare", "samples", "preflight", "pretrain", "sft", "dpo", "evaluate",
-    "architecture",
+    "serve", "architecture",
 ]  # fmt: skip
 
 
 class SessionConfig(StageConfig):
-    """A run of several stages inside a time box (sessions/NAME.json)."""
+    """Run several stages inside a time box (sessions/NAME.json)."""
 
-    name: str = "quick"
+    name: str = Field("quick", pattern=r"^[A-Za-z0-9_-]+$")
     """Name of the session."""
     description: str = ""
     """What the session is for, in one sentence."""
@@ -30,17 +30,100 @@ class SessionConfig(StageConfig):
     """Data set configuration (CONFIG)."""
     source: Path | None = None
     """Own folder or file of texts instead of a data set configuration (SRC)."""
-    shares: dict[str, PositiveFloat] = Field(
+    shares: dict[Literal["pretrain", "sft", "dpo"], PositiveFloat] = Field(
         {"pretrain": 0.66, "sft": 0.2, "dpo": 0.14}, json_schema_extra={"flag": False}
     )
     """How the time left after the fixed costs is divided among the training stages."""
-    model_sizes: tuple[str, ...] = ("tiny", "small", "base")
+    model_sizes: tuple[str, ...] = Field(("tiny", "small", "base"), min_length=1)
     """Sizes the plan may choose from, smallest first."""
+    flags: dict[SessionStage, dict[str, Any]] = Field({}, json_schema_extra={"flag": False})
+    """Further settings of single stages, {"sft": {"num_train_epochs": 3}}."""
+    sft_dataset: Path | None = None
+    """Own conversations for SFT instead of the practice set (SFT_DATASET)."""
+    dpo_dataset: Path | None = None
+    """Own preference pairs for DPO instead of the practice set (DPO_DATASET)."""
+    model_path: Path | None = None
+    """Checkpoint for sessions that train none; the newest of dpo, sft, pretrain when unset."""
     eval_data_dir: Path | None = None
-    """Local evaluation files for stage 05."""
+    """Local evaluation files for stage 05 (EVAL_DATA_DIR); the hub when unset."""
     runs_dir: Path = Path("sessions/runs")
     """Parent of the session's log, summary and report."""
     work_dir: Path = Path()
-    """Parent of data/ and checkpoints/ (tests use another one)."""
+    """Parent of data/ and checkpoints/; every stage runs there."""
     seed: int = 42
     """Seed of every stage."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        if len(set(self.stages)) < len(self.stages):
+            raise ValueError(f"stages {', '.join(self.stages)} name one stage twice")
+        return self
+
+
+class PipelineConfig(StageConfig):
+    """Run all six stages one after the other, without a time box."""
+
+    size: str = "tiny"
+    """Model size: config/SIZE.json."""
+    dataset_config: Path = Path("config/datasets/pydocs.json")
+    """Data set configuration (CONFIG)."""
+    source: Path | None = None
+    """Own folder or file of texts instead of a data set configuration (SRC)."""
+    sft_dataset: Path | None = None
+    """Own conversations for SFT instead of the practice set (SFT_DATASET)."""
+    dpo_dataset: Path | None = None
+    """Own preference pairs for DPO instead of the practice set (DPO_DATASET)."""
+    eval_data_dir: Path | None = None
+    """Local evaluation files for stage 05 (EVAL_DATA_DIR); the hub when unset."""
+    runs_dir: Path = Path("sessions/runs")
+    """Parent of the pipeline's log, summary and report."""
+    seed: int = 42
+    """Seed of every stage."""
+    test: bool = False
+    """Try all six stages on a few hundred documents in a scratch folder, in a few minutes."""
+
+
+class ResumeConfig(StageConfig):
+    """Go on with the newest interrupted session or pre-training run."""
+
+    runs_dir: Path = Path("sessions/runs")
+    """Parent of the sessions."""
+    checkpoints_dir: Path = Path("checkpoints/pretrain")
+    """Parent of the pre-training runs."""
+
+
+class StatusConfig(StageConfig):
+    """List the sessions: state, box, minutes used, result, report."""
+
+    runs_dir: Path = Path("sessions/runs")
+    """Parent of the sessions."""
+
+
+class CleanupConfig(StageConfig):
+    """Remove the folders of failed and interrupted sessions; finished ones always stay."""
+
+    runs_dir: Path = Path("sessions/runs")
+    """Parent of the sessions."""
+    keep: int = Field(1, ge=0)
+    """Newest failed or interrupted sessions that stay (make resume may want them)."""
+    yes: bool = False
+    """Remove; without it the folders are only listed."""
+
+
+class AnswersConfig(StageConfig):
+    """Let models answer held-out questions and write what they said as JSON."""
+
+    model_paths: tuple[Path, ...] = Field((Path("checkpoints/sft"),), min_length=1)
+    """Checkpoints or run folders."""
+    heldout_path: Path = Path("data/sft_dataset_heldout.json")
+    """Held-out conversations; the first user turn of each is asked."""
+    output: Path = Path("answers.json")
+    """File for {model: [{question, answer, stopped}]}."""
+    num_questions: PositiveInt = 3
+    """Questions asked, spread evenly over the held-out set."""
+    max_new_tokens: PositiveInt = 128
+    """Longest answer, in tokens."""
+    max_minutes: PositiveFloat | None = None
+    """Time box; questions that do not fit are left out."""
+    cpu: bool = False
+    """Run on the CPU even where there is a GPU."""

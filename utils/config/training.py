@@ -37,6 +37,8 @@ class TrainingConfig(StageConfig):
 class AdapterConfig(TrainingConfig):
     """What SFT and DPO have in common: a LoRA adapter on a checkpoint."""
 
+    output_dir: Path = Path("checkpoints/adapter")
+    """Folder for the adapter, final/ (merged model) and metrics."""
     batch_size: PositiveInt = 8
     """Rows per device and micro-step."""
     gradient_accumulation_steps: PositiveInt = 1

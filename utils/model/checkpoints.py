@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
 from utils.data.tokenizer import save_hf_tokenizer
@@ -21,6 +22,7 @@ LUMI_FILE = "lumi.json"
 """Beside each checkpoint: {"format", "stage", "template", "tokenizer_sha256", "settings", ...}."""
 
 log = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -114,9 +116,9 @@ def load_model(
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): use another one") from error
-    return LoadedModel(
-        model.eval().to(device or best_device()), tokenizer, folder, read_card(folder)
-    )
+    model.eval()
+    model.to(torch.device(device) if device is not None else best_device())  # pyright: ignore[reportArgumentType]
+    return LoadedModel(model, tokenizer, folder, read_card(folder))
 
 
 def best_device(cpu: bool = False) -> torch.device:

@@ -1,0 +1,38 @@
+"""Stage 01: turn raw text into a clean, deduplicated, tokenized data set with train and validation.
+
+    python scripts/01_prepare_data.py --config config/datasets/pydocs.json
+    python scripts/01_prepare_data.py --input_path ~/texts --vocab_size 8192
+
+Reads    a hub data set, a local file or folder (txt, md, html, jsonl, json, csv, parquet; .gz, .zst
+         too), or `pydocs`, the docstrings on this machine.
+Writes   data/processed/NAME/: train_*.jsonl, val_*.jsonl, tokens/, tokenizer/, rejected/,
+         manifest.json, stats.json, DATA_CARD.md, settings.json.
+Resumes  by starting over: a folder is there whole or not at all, and one that is there stays.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
+
+from utils.config.prepare import PrepareConfig
+from utils.stage import run_stage, stop_request
+
+log = logging.getLogger("prepare")
+
+
+def main(cfg: PrepareConfig) -> Path:
+    """Prepare the corpus and return its folder, which is also printed."""
+    stop_request.install()
+
+    from utils.data.prepare import prepare
+
+    folder = prepare(cfg)
+    log.info("read %s, then: make pretrain-tiny DATA_DIR=%s", folder / "DATA_CARD.md", folder)
+    sys.stdout.write(f"{folder}\n")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(main, PrepareConfig))

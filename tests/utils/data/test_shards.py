@@ -1,0 +1,109 @@
+"""What is written is read again: ids, offsets, texts, over several shards."""
+
+import json
+
+import numpy as np
+import pytest
+
+from utils.data.shards import (
+    TokenShards,
+    TokenStream,
+    encode_lines,
+    iter_documents,
+    newest_dataset,
+    read_dataset,
+    token_dtype,
+    write_split,
+)
+from utils.data.tokenizer import EOS_ID, Tokenizer
+from utils.errors import DataError
+from utils.files import write_manifest
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, tokenizer_dir, texts):
+    """Forty documents in shards of at least 500 tokens."""
+    folder = tmp_path_factory.mktemp("processed") / "set"
+    lines = [
+        json.dumps({"id": str(n), "text": text, "source": "s"}).encode() + b"\n"
+        for n, text in enumerate(texts[:40])
+    ]
+    batches = [encode_lines((str(tokenizer_dir), lines[at : at + 7])) for at in range(0, 40, 7)]
+    splits = {
+        "train": write_split(folder, "train", batches[:5], 500),
+        "val": write_split(folder, "val", batches[5:], 500),
+    }
+    write_manifest(folder, kind="dataset", token_dtype="uint16", splits=splits)
+    return folder
+
+
+def test_ids_decode_to_the_documents_each_closed_by_its_end(dataset, tokenizer_dir, texts):
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    shards = TokenShards.open(dataset, "train")
+    assert shards.num_documents == 35
+    for number in range(35):
+        start, end = shards.document_offsets[number : number + 2]
+        ids = shards.tokens[int(start) : int(end)]
+        assert ids[-1] == EOS_ID
+        assert tokenizer.decode(ids[:-1].tolist()) == texts[number]
+    assert shards.document_offsets[-1] == shards.num_tokens
+    assert shards.text_bytes == sum(len(text.encode()) for text in texts[:35])
+
+
+def test_a_shard_ends_with_the_document_that_fills_it(dataset):
+    entry = read_dataset(dataset)["splits"]["train"]
+    assert len(entry["token_shards"]) > 3
+    for name in entry["token_shards"][:-1]:
+        offsets = np.fromfile((dataset / name).with_suffix(".idx"), "<u8")
+        assert offsets[0] == 0
+        assert offsets[-2] < 500 <= offsets[-1]
+        assert (dataset / name).stat().st_size == 2 * offsets[-1]
+
+
+def test_text_shards_hold_the_documents_in_the_order_of_the_tokens(dataset, texts):
+    assert [row["text"] for row in iter_documents(dataset, "train")] == texts[:35]
+    assert [row["id"] for row in iter_documents(dataset, "val")] == ["35", "36", "37", "38", "39"]
+
+
+def test_a_stream_of_shards_reads_like_one_array():
+    whole = np.arange(100, dtype=np.uint16)
+    stream = TokenStream([whole[:10], whole[10:11], whole[11:60], whole[60:]])
+    assert len(stream) == 100
+    for start in range(0, 101, 3):
+        for stop in (0, 5, 10, 11, 12, 60, 99, 100, 200):
+            assert stream[start:stop].tolist() == whole[start:stop].tolist()
+    assert [stream[0], stream[10], stream[-1]] == [0, 10, 99]
+    assert np.asarray(stream).tolist() == whole.tolist()
+    assert stream[-5:].tolist() == [95, 96, 97, 98, 99]
+
+
+def test_ids_take_two_bytes_up_to_65536_pieces():
+    assert [token_dtype(size) for size in (300, 65536, 65537)] == ["uint16", "uint16", "uint32"]
+
+
+def test_a_folder_that_is_no_data_set_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(DataError, match="make prepare"):
+        read_dataset(tmp_path)
+    with pytest.raises(DataError, match="make prepare"):
+        newest_dataset(tmp_path)
+    write_manifest(tmp_path, kind="checkpoint")
+    with pytest.raises(DataError, match="not a prepared data set"):
+        read_dataset(tmp_path)
+
+
+def test_a_cut_shard_and_an_unknown_split_are_named(tmp_path, prepared_dir):
+    with pytest.raises(DataError, match="no split 'test': use one of train, val"):
+        TokenShards.open(prepared_dir, "test")
+    for path in prepared_dir.rglob("*"):
+        if path.is_file():
+            target = tmp_path / "copy" / path.relative_to(prepared_dir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    shard = tmp_path / "copy" / "tokens" / "val_00000.bin"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(DataError, match=r"val_00000.bin: \d+ bytes instead of"):
+        TokenShards.open(tmp_path / "copy", "train")
+
+
+def test_the_newest_data_set_is_found(prepared_dir):
+    assert newest_dataset(prepared_dir.parent) == prepared_dir

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+
+from utils.config.dpo import DPOConfig
+from utils.errors import PreflightError
+from utils.files import read_json, read_lines
+from utils.finetuning import runner
+from utils.finetuning.dpo import (
+    build_trainer,
+    first_loss,
+    load_data,
+    log_likelihoods,
+    policy,
+    run_dpo,
+)
+from utils.model.checkpoints import load_model
+
+
+@pytest.fixture(scope="module")
+def settings(project, sft_run):
+    return {
+        "model_path": sft_run,
+        "dataset_path": project / "data" / "pairs.json",
+        "output_dir": project / "checkpoints" / "dpo",
+        "max_steps": 8,
+        "logging_steps": 4,
+        "learning_rate": 2e-3,
+    }
+
+
+@pytest.fixture(scope="module")
+def dpo_run(settings):
+    run_dpo(DPOConfig.build(settings))
+    return settings["output_dir"]
+
+
+@pytest.fixture
+def trainer(settings):
+    cfg = DPOConfig.build(settings)
+    adapted = policy(cfg)
+    rows = load_data(cfg, adapted).train
+    plan = runner.first_plan(cfg, len(rows))
+    order = runner.training_order(cfg, rows.lengths, plan.most)
+    return rows, order, build_trainer(cfg, adapted, rows, plan, order)
+
+
+def test_training_starts_at_ln_2_and_learns_the_preference(dpo_run):
+    run = read_json(dpo_run / "run.json")
+    summary = run["summary"]
+    assert run["status"] == "finished"
+    assert summary["first_loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert summary["pairs"] == 38
+    assert summary["heldout_reward_margin"] > 0
+    assert summary["heldout_reward_accuracy"] >= 0.5
+    lines = [line for line in read_lines(dpo_run / "metrics.jsonl") if "loss" in line]
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[-1]["reward_margin"] > 0
+
+
+def test_the_merged_model_keeps_template_and_parent(dpo_run, sft_run):
+    loaded = load_model(dpo_run)
+    assert (loaded.card["stage"], loaded.card["template"]) == ("dpo", "chatml")
+    assert loaded.card["dataset"] == "docs"
+    assert load_model(sft_run).card["parent"] != loaded.card["parent"]
+
+
+def test_the_trainer_sees_our_ids_unchanged(trainer):
+    rows, order, built = trainer
+    batch = next(iter(built.get_train_dataloader()))
+    for place, number in enumerate(order[:4]):
+        prompt = rows.prompt_ids[number]
+        for half, answer in ((0, rows.chosen_ids[number]), (4, rows.rejected_ids[number])):
+            ids = batch["input_ids"][half + place]
+            mask = batch["completion_mask"][half + place].bool()
+            length = len(prompt) + len(answer)
+            assert ids[:length].tolist() == prompt + answer
+            assert ids[mask].tolist() == answer
+
+
+def test_a_wrong_reference_is_found_before_the_first_step(trainer):
+    *_, built = trainer
+    assert first_loss(built) == pytest.approx(math.log(2), abs=1e-6)
+    with torch.no_grad():
+        for name, parameter in built.model.named_parameters():
+            if "lora_B.default" in name:
+                parameter.add_(0.05)
+    with pytest.raises(PreflightError, match=r"instead of ln 2 = 0\.6931"):
+        first_loss(built)
+
+
+def test_the_reference_adapter_is_frozen(trainer):
+    *_, built = trainer
+    optimized = {id(p) for group in built.optimizer.param_groups for p in group["params"]}
+    names = [n for n, p in built.model.named_parameters() if id(p) in optimized]
+    assert names
+    assert not [name for name in names if ".ref." in name]
+
+
+def test_the_reference_does_not_move_while_the_policy_trains(trainer):
+    *_, built = trainer
+    inputs = next(iter(built.get_train_dataloader()))
+    before = built.compute_ref_log_probs(built.model, inputs)
+    with torch.no_grad():
+        for group in built.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(0.05)
+    after = built.compute_ref_log_probs(built.model, inputs)
+    assert torch.equal(torch.cat(before), torch.cat(after))
+
+
+def test_a_checkpoint_without_adapter_gets_a_new_one(settings, sft_run, tmp_path):
+    cfg = DPOConfig.build(
+        {
+            **settings,
+            "model_path": sft_run / "final",
+            "output_dir": tmp_path / "dpo",
+            "max_steps": 2,
+        }
+    )
+    run_dpo(cfg)
+    assert read_json(tmp_path / "dpo" / "adapter" / "lumi.json")["base"]["path"].endswith("final")
+    assert (
+        read_json(tmp_path / "dpo" / "adapter" / "adapter_config.json")["modules_to_save"] is None
+    )
+    loaded = load_model(tmp_path / "dpo")
+    rows = load_data(cfg, policy(cfg)).heldout
+    assert len(log_likelihoods(loaded, rows)) == 2

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from utils.config.session import ResumeConfig
+from utils.errors import BudgetError
+from utils.session.record import Session
+from utils.session.resume import resume, unfinished_runs
+from utils.session.runner import StageFailed, start_session
+
+
+def config(bench):
+    return ResumeConfig.build(
+        {
+            "runs_dir": bench.folder / "sessions" / "runs",
+            "checkpoints_dir": bench.folder / "checkpoints" / "pretrain",
+        }
+    )
+
+
+def interrupted_in_pretrain(bench):
+    """A session whose runner and stage died in pre-training."""
+    bench.order = {"pretrain": "fail"}
+    with pytest.raises(StageFailed):
+        start_session(bench.config(), bench.tools)
+    (folder,) = (bench.folder / "sessions" / "runs").iterdir()
+    session = Session.open(folder)
+    session.stage("pretrain").update(status="running", used=2.0)
+    session.summary["status"] = "running"
+    session.state["pid"] = 2**22 + 1
+    session.state["segments"][-1]["seconds"] = 200.0
+    session.save()
+    run = bench.folder / "checkpoints" / "pretrain" / "tiny"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"status": "running", "argv": [str(folder)]}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 9, "time_s": 60.0, "loss": 3}) + "\n")
+    bench.order = {}
+    (bench.folder / "calls.txt").unlink()
+    bench.minutes.clear()
+    return folder
+
+
+def test_a_session_goes_on_at_the_stage_that_was_cut_with_what_is_left_of_its_box(bench):
+    folder = interrupted_in_pretrain(bench)
+    resume(config(bench), bench.tools)
+    assert bench.calls == ["pretrain", "sft", "dpo", "evaluate", "answers"]
+    session = Session.open(folder)
+    assert session.status == "finished"
+    assert 200 < session.used_s < 300
+    events = [event for event in session.plan["events"] if event["event"] == "resume"]
+    assert events[0]["left_s"] == pytest.approx(720 - 200, abs=1)
+    starts = [e for e in session.plan["events"] if e.get("stage") == "pretrain"]
+    planned_min = starts[-1]["planned_s"] / 60
+    # Stage 02 counts the 60 s that its own log says were used before.
+    assert bench.minutes["pretrain"] == pytest.approx(planned_min + 1.0)
+    assert session.stage("prepare")["status"] == "finished"
+
+
+def test_a_failed_session_goes_on_when_the_cause_is_gone(bench):
+    bench.order = {"sft": "fail"}
+    with pytest.raises(StageFailed):
+        start_session(bench.config(), bench.tools)
+    bench.order = {}
+    resume(config(bench), bench.tools)
+    assert bench.calls.count("pretrain") == 1
+    assert bench.calls.count("sft") == 2
+
+
+def test_a_session_without_time_left_is_refused(bench):
+    folder = interrupted_in_pretrain(bench)
+    session = Session.open(folder)
+    session.state["segments"][-1]["seconds"] = 730.0
+    session.save()
+    with pytest.raises(BudgetError, match="has used up its 12 min"):
+        resume(config(bench), bench.tools)
+
+
+def test_nothing_to_resume_is_one_line_and_success(run_module):
+    result = run_module("utils.session.resume")
+    assert result.returncode == 0
+    assert result.stdout.startswith("nothing to resume")
+
+
+def test_a_run_of_an_unfinished_session_is_not_resumed_on_its_own(bench):
+    folder = interrupted_in_pretrain(bench)
+    runs = bench.folder / "checkpoints" / "pretrain"
+    assert unfinished_runs(runs, [Session.open(folder)]) == []
+    assert [run.folder.name for run in unfinished_runs(runs, [])] == ["tiny"]
+
+
+@pytest.mark.parametrize("status", ["interrupted", "running", "failed"])
+def test_a_new_session_moves_an_unfinished_run_aside(bench, status):
+    run = bench.folder / "checkpoints" / "pretrain" / "tiny"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"status": status, "argv": []}))
+    start_session(bench.config(), bench.tools)
+    aside = [path for path in run.parent.iterdir() if path.name.startswith("tiny.")]
+    assert len(aside) == 1
+    assert json.loads((aside[0] / "run.json").read_text())["status"] == status

@@ -1,0 +1,44 @@
+"""Progress in words, for pipes and logs."""
+
+import logging
+import subprocess
+import sys
+
+from utils.log import Task, progress
+
+
+def test_a_line_tells_share_and_time_left():
+    task = Task("reading", total=200)
+    task.advance(50)
+    assert task.line("3 MB/s").startswith("reading 25% (50 of 200), 0 s, about 0 s left, 3 MB/s")
+
+
+def test_without_a_total_the_line_counts():
+    task = Task("documents", total=None)
+    task.advance(1234)
+    assert task.line().startswith("documents 1,234, 0 s")
+
+
+def test_in_a_pipe_lines_come_now_and_then(caplog, monkeypatch):
+    monkeypatch.setattr("utils.log.PLAIN_INTERVAL_S", 0.0)
+    with caplog.at_level(logging.INFO), progress("work", total=2) as task:
+        task.advance()
+        task.advance(note="loss 2.5")
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "work 50% (1 of 2)",
+        "work 100% (2 of 2)",
+    ]
+    assert caplog.records[-1].message.endswith("loss 2.5")
+
+
+def test_only_the_main_process_speaks_and_stdout_stays_free(root):
+    code = (
+        "import logging; from utils.log import setup_logging; setup_logging();"
+        "logging.getLogger('x').info('hello')"
+    )
+    for rank, expected in (("0", True), ("1", False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True,
+            env={"RANK": rank},
+        )  # fmt: skip
+        assert done.stdout == "" and ("hello" in done.stderr) is expected

@@ -1,0 +1,41 @@
+"""When something is due."""
+
+import pytest
+
+from utils.config.pretrain import PretrainConfig
+from utils.training.calendar import Calendar
+from utils.training.samples import is_sample_step
+
+
+@pytest.mark.parametrize(("total", "records"), [(20, 20), (300, 100), (100_000, 2000)])
+def test_even_a_short_run_has_a_curve(total, records):
+    calendar = Calendar(PretrainConfig(logging_steps=50))
+    assert sum(calendar.is_log_due(step, total) for step in range(1, total + 1)) == records
+
+
+def test_validations_are_a_share_of_the_run_and_none_is_just_before_the_end():
+    calendar = Calendar(PretrainConfig(max_minutes=1))
+    due, last = [], 0
+    for step in range(1, 601):
+        if calendar.is_validation_due(step, 600, step - last):
+            due.append(step)
+            last = step
+    assert due == [100, 200, 300, 400, 500]
+
+
+def test_eval_steps_are_taken_literally():
+    calendar = Calendar(PretrainConfig(eval_steps=30))
+    assert [step for step in range(1, 101) if calendar.is_validation_due(step, 100, 1)] == [
+        30, 60, 90,
+    ]  # fmt: skip
+
+
+def test_a_save_is_due_by_steps_or_by_time():
+    calendar = Calendar(PretrainConfig(save_steps=10))
+    assert calendar.is_save_due(20, 100, 1.0) and calendar.is_save_due(21, 100, 301.0)
+    assert not calendar.is_save_due(21, 100, 299.0) and not calendar.is_save_due(100, 100, 999.0)
+
+
+def test_samples_come_at_log_spaced_steps():
+    due = [step for step in range(1, 4000) if is_sample_step(step)]
+    assert due == [10, 30, 100, 300, 1000, 3000]

@@ -1,0 +1,104 @@
+"""The time box: simulated machines, and plans that are replayed."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from utils.errors import BudgetError
+from utils.training.plan import CALIBRATION_STEPS, Plan, TimeBox
+
+
+class SimulatedClock:
+    """A clock that is moved by hand."""
+
+    def __init__(self, now=5.0):
+        self.now = now
+
+    def elapsed_s(self):
+        return self.now
+
+
+def simulate(budget_s, step_s, *, evaluation_s=1.0, save_s=1.0):
+    """Train in a box on a machine whose step takes `step_s(now)`; return (end, steps, plan)."""
+    clock = SimulatedClock()
+    box = TimeBox(budget_s, clock, evaluation_s, save_s, startup_s=5.0)
+    plan = Plan(None, 100, 0.6)
+    step, since = 0, 0
+    while True:
+        total = plan.total(step)
+        if total is None:
+            wanted = box.first_plan(step) if step >= CALIBRATION_STEPS else None
+        else:
+            wanted = box.replan(step, total)
+        if wanted is not None:
+            plan.record("plan", step, write=False, total=wanted)
+        total = plan.total(step)
+        if total is not None and step >= total:
+            break
+        seconds = step_s(clock.now)
+        clock.now += seconds
+        box.measured(seconds, total or 100)
+        step, since = step + 1, since + 1
+        if total and since > total / 6:
+            clock.now, since = clock.now + evaluation_s, 0
+    return clock.now + evaluation_s + save_s, step, plan
+
+
+MACHINES = {
+    "steady": lambda now: 0.5,
+    "slower and slower": lambda now: 0.3 + now / 600,
+    "faster": lambda now: 0.8 if now < 100 else 0.3,
+    "suddenly half as fast": lambda now: 0.3 if now < 200 else 0.6,
+    "noisy": lambda now: 0.4 * random.Random(now).choice([0.7, 1, 1, 1, 1.5, 3]),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("budget_s", [120, 300, 900])
+def test_the_box_is_kept_and_used(machine, budget_s):
+    end_s, steps, plan = simulate(budget_s, MACHINES[machine])
+    assert 0.93 * budget_s <= end_s <= budget_s
+    assert plan.schedule(steps).factor(steps) == pytest.approx(0, abs=0.02)
+    assert len(plan.events) <= 60
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_rate_jumps_at_no_replan(machine):
+    _, steps, plan = simulate(300, MACHINES[machine])
+    factors = [plan.schedule(step).factor(step) for step in range(CALIBRATION_STEPS + 60, steps)]
+    assert max(abs(a - b) for a, b in pairwise(factors)) < 0.05
+
+
+def test_a_box_too_small_says_what_it_needs():
+    box = TimeBox(20, SimulatedClock(12.0), 2.0, 2.0)
+    box.measured(1.0, 100)
+    with pytest.raises(BudgetError, match=r"0\.333 min is too small .* --max_minutes 0\.\d"):
+        box.first_plan(4)
+
+
+def test_saves_between_steps_are_planned_too():
+    box = TimeBox(100, SimulatedClock(0.0), 0.0, 1.0, save_every_steps=10)
+    rare = TimeBox(100, SimulatedClock(0.0), 0.0, 1.0)
+    for one in (box, rare):
+        one.measured(0.1, 100)
+    assert box.steps_left() == pytest.approx(rare.steps_left() / 2, abs=1)
+
+
+def test_the_plan_is_on_the_disk_before_it_takes_effect_and_is_replayed(tmp_path):
+    plan = Plan(tmp_path / "plan.json", 10, 0.5)
+    plan.record("plan", 4, total=100)
+    saved = list(plan.events)
+    plan.record("replan", 30, total=200)
+    again = Plan(tmp_path / "plan.json", 10, 0.5)
+    again.load(saved, step=20)
+    assert again.events == plan.events and again.planned_until == 30
+    assert [again.total(step) for step in (3, 4, 29, 30)] == [None, 100, 100, 200]
+    assert again.schedule(35) == plan.schedule(35)
+
+
+def test_a_damaged_plan_file_leaves_the_one_of_the_checkpoint(tmp_path, caplog):
+    (tmp_path / "plan.json").write_text('{"events": [')
+    plan = Plan(tmp_path / "plan.json", 10, 0.5)
+    plan.load([{"event": "plan", "step": 0, "total": 50}], step=20)
+    assert plan.total(20) == 50 and "damaged" in caplog.text

@@ -1,0 +1,47 @@
+"""Warmup, stable, decay: the shape, and what a re-plan may change."""
+
+import pytest
+
+from utils.training.schedule import Replan, Schedule, replay
+
+
+def test_the_shape_of_a_hundred_steps():
+    plan = Schedule.plan(100, 10, 0.5)
+    assert [plan.factor(step) for step in (0, 4, 9, 10, 49, 50)] == [0.1, 0.5, 1, 1, 1, 1]
+    assert plan.factor(75) == 0.5
+    assert plan.factor(99) == pytest.approx(0.02) and plan.factor(100) == 0
+
+
+def test_warmup_takes_a_tenth_of_a_short_run():
+    assert Schedule.plan(20, 100, 0.6).warmup == 2
+    assert Schedule.plan(1, 100, 1.0).factor(0) == 1
+
+
+def test_before_the_decay_only_its_start_moves():
+    plan = Schedule.plan(100, 10, 0.5)
+    longer = plan.replanned(30, 200)
+    assert (longer.decay_start, longer.total, longer.warmup) == (100, 200, 10)
+    assert [longer.factor(step) for step in (30, 99)] == [1, 1]
+
+
+@pytest.mark.parametrize("total", [80, 95, 130])
+def test_inside_the_decay_the_rate_goes_on_from_its_value_to_zero_at_the_new_end(total):
+    plan = Schedule.plan(100, 10, 0.5)
+    changed = plan.replanned(70, total)
+    assert changed.factor(70) == plan.factor(70)
+    assert changed.factor(total) == 0
+    drops = [changed.factor(step) - changed.factor(step + 1) for step in range(70, total)]
+    assert max(drops) == pytest.approx(min(drops))
+
+
+def test_a_run_cut_short_of_its_decay_decays_from_now_on():
+    changed = Schedule.plan(100, 10, 0.5).replanned(40, 60)
+    assert changed.factor(40) == 1 and changed.factor(50) == 0.5 and changed.factor(60) == 0
+
+
+def test_a_replay_knows_no_later_events():
+    base = Schedule.plan(100, 10, 0.5)
+    events = [Replan(20, 120), Replan(90, 110)]
+    assert replay(base, events, 19) == base
+    assert replay(base, events, 50) == base.replanned(20, 120)
+    assert replay(base, events, 95) == base.replanned(20, 120).replanned(90, 110)

@@ -1,0 +1,67 @@
+"""What is switched on, and what is said when it is not."""
+
+import pytest
+import torch
+from torch import nn
+
+from utils.config.model import ModelConfig
+from utils.model.architecture import build_model
+from utils.training import speed
+from utils.training.loss import LossKernel, language_model_loss
+from utils.training.speed import can_compile, choose_matmul_precision, compile_decoder, has_bf16
+
+CPU = torch.device("cpu")
+
+
+def test_products_keep_the_error_of_fp32():
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert choose_matmul_precision(CPU) in ("medium", "highest")
+        left, right = torch.randn(300, 300), torch.randn(300, 300)
+        exact = left.double() @ right.double()
+        assert ((left @ right).double() - exact).norm() / exact.norm() < 3e-6
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_bf16_is_a_plain_answer():
+    assert has_bf16(CPU) in (True, False)
+
+
+def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(speed.shutil, "which", lambda name: None)
+    assert not can_compile(wanted=True, left_s=None, startup_s=1.0)
+    assert "no C++ compiler" in caplog.text
+
+
+def test_compiling_needs_time_to_pay(monkeypatch):
+    monkeypatch.setattr(speed.shutil, "which", lambda name: name)
+    assert can_compile(wanted=True, left_s=None, startup_s=5.0)
+    assert can_compile(wanted=True, left_s=130.0, startup_s=5.0)
+    assert not can_compile(wanted=True, left_s=120.0, startup_s=5.0)
+    assert not can_compile(wanted=False, left_s=None, startup_s=5.0)
+
+
+def test_a_compiler_that_fails_leaves_a_model_that_trains(monkeypatch, caplog):
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("g++: internal compiler error\n(a second line)")
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: None)
+    model = build_model(ModelConfig(n_layer=1, d_model=16, n_head=2, d_ff=16, vocab_size=64))
+    assert not compile_decoder(model, lambda: broken(None))
+    assert "training runs uncompiled" in caplog.text and "\n(a second" not in caplog.text
+    language_model_loss(model, torch.arange(4, 20)[None]).backward()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_loss_and_gradients_of_the_eager_one():
+    config = ModelConfig(n_layer=2, d_model=32, n_head=2, d_ff=48, vocab_size=100)
+    ids = torch.randint(4, 100, (2, 40))
+    eager, compiled = build_model(config), build_model(config)
+    language_model_loss(eager, ids).backward()
+    try:
+        assert compile_decoder(compiled, lambda: language_model_loss(compiled, ids).backward())
+    finally:
+        LossKernel.eager()
+    for left, right in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad, atol=1e-6, rtol=1e-4)

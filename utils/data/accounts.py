@@ -1,0 +1,149 @@
+"""What was prepared, in numbers: every document and every character is accounted for.
+
+No dates, no paths, no timings: the same data give the same numbers.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from utils.config.prepare import PrepareConfig
+from utils.data.rejected import Rejected
+from utils.data.sources import Source, source_files
+from utils.data.spool import Spool
+from utils.data.tokenizer import Tokenizer
+
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything the cards are made from."""
+
+    cfg: PrepareConfig
+    sources: list[Source]
+    counts: Counter[str]
+    rejected: Rejected
+    spool: Spool
+    kept: np.ndarray
+    """Numbers of the documents in the result."""
+    splits: dict[str, dict[str, Any]]
+    tokenizer: Tokenizer
+    trained_on: int
+    """Characters the tokenizer was trained on; 0 for one that was used again."""
+
+
+def statistics(outcome: Outcome) -> dict[str, Any]:
+    """Return stats.json."""
+    cfg = outcome.cfg
+    characters = outcome.spool.characters[outcome.kept]
+    lengths = np.percentile(characters, PERCENTILES, method="nearest").astype(int).tolist()
+    return {
+        "format": 1,
+        "name": cfg.name,
+        "documents": _documents(outcome),
+        "characters": _characters(outcome),
+        "document_characters": dict(zip(map(str, PERCENTILES), lengths, strict=True)),
+        "language_unknown": outcome.counts["language_unknown"],
+        "files": source_files(outcome.sources),
+        "sources": _sources(outcome),
+        "labels": _labels(outcome),
+        "splits": _splits(outcome.splits),
+        "tokenizer": _tokenizer(outcome),
+        "minhash_threshold": cfg.minhash_threshold if cfg.use_minhash else None,
+        "settings": {
+            key: value
+            for key, value in cfg.resolved().items()
+            if key.startswith(("min_", "max_length", "language", "train_", "sequence_"))
+        },
+    }
+
+
+def _documents(outcome: Outcome) -> dict[str, Any]:
+    """Return the account in + added_by_splitting = kept + dropped + bad."""
+    rejected = outcome.rejected
+    account = {
+        "in": outcome.counts["documents_in"] + rejected.bad_lines,
+        "added_by_splitting": outcome.counts["pieces_added"],
+        "kept": len(outcome.kept),
+        "dropped": dict(sorted(rejected.documents.items())),
+        "bad": rejected.bad_lines,
+    }
+    out = account["kept"] + account["bad"] + sum(account["dropped"].values())
+    assert account["in"] + account["added_by_splitting"] == out, account
+    return account
+
+
+def _characters(outcome: Outcome) -> dict[str, Any]:
+    """Return the account in = kept + dropped + removed_by_cleaning + bad (in bytes)."""
+    rejected = outcome.rejected
+    account = {
+        "in": outcome.counts["characters_in"] + rejected.bad_characters,
+        "removed_by_cleaning": outcome.counts["removed_by_cleaning"],
+        "kept": int(outcome.spool.characters[outcome.kept].sum()),
+        "dropped": dict(sorted(rejected.characters.items())),
+        "bad": rejected.bad_characters,
+    }
+    out = account["kept"] + account["bad"] + sum(account["dropped"].values())
+    assert account["in"] == out + account["removed_by_cleaning"], account
+    return account
+
+
+def _sources(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return each input with its wanted and observed share of the characters."""
+    characters = outcome.spool.characters[outcome.kept]
+    origins = outcome.spool.origins[outcome.kept]
+    weights = [source.setting.weight for source in outcome.sources]
+    entries = []
+    for number, source in enumerate(outcome.sources):
+        own = characters[origins == number]
+        entries.append(
+            {
+                "name": source.setting.name,
+                "input": source.label,
+                "revision": source.revision,
+                "documents": len(own),
+                "characters": int(own.sum()),
+                "wanted_share": round(weights[number] / sum(weights), 6),
+                "observed_share": round(float(own.sum() / max(characters.sum(), 1)), 6),
+            }
+        )
+    return entries
+
+
+def _labels(outcome: Outcome) -> dict[str, int]:
+    """Return the characters of each label in the rows' `source`, the largest first."""
+    counted: Counter[str] = Counter()
+    characters = outcome.spool.characters
+    for number in outcome.kept.tolist():
+        counted[outcome.spool.label(number)] += int(characters[number])
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _splits(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        name: {
+            "documents": split["documents"],
+            "tokens": split["tokens"],
+            "text_bytes": split["text_bytes"],
+            "shards": len(split["token_shards"]),
+            "bytes_per_token": round(
+                split["text_bytes"] / max(split["tokens"] - split["documents"], 1), 4
+            ),
+        }
+        for name, split in splits.items()
+    }
+
+
+def _tokenizer(outcome: Outcome) -> dict[str, Any]:
+    validation = _splits(outcome.splits)["val"]
+    return {
+        "sha256": outcome.tokenizer.sha256,
+        "vocab_size": outcome.tokenizer.vocab_size,
+        "trained_on_characters": outcome.trained_on,
+        "reused": outcome.trained_on == 0,
+        "heldout_bytes_per_token": validation["bytes_per_token"],
+        "heldout_bytes": validation["text_bytes"],
+    }

@@ -1,0 +1,142 @@
+"""What was prepared, in words: the cards of a data set and its tokenizer, from stats.json."""
+
+from typing import Any
+
+MAX_LABELS = 25
+"""Source labels (packages, files of a mixture) listed in the card."""
+REASONS = {
+    "too_short": "shorter than min_length after cleaning",
+    "other_language": "not in the wanted language",
+    "exact_duplicate": "the same text (but for white space) as an earlier document",
+    "near_duplicate": "word 5-grams nearly those of an earlier document",
+    "over_mixture_weight": "more than the weight of its source allows",
+}
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    for row in rows:
+        cells = [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def data_card(stats: dict[str, Any]) -> str:
+    """Return DATA_CARD.md."""
+    parts = (_sources(stats), _account(stats), _rules(stats), _splits(stats), _tokenizer(stats))
+    return "\n\n".join((f"# Data card: {stats['name']}", *parts)) + "\n"
+
+
+def _sources(stats: dict[str, Any]) -> str:
+    rows = [
+        (
+            source["name"],
+            source["input"] + (f" @ {source['revision'][:12]}" if source["revision"] else ""),
+            source["documents"],
+            source["characters"],
+            f"{source['wanted_share']:.1%}",
+            f"{source['observed_share']:.1%}",
+        )
+        for source in stats["sources"]
+    ]
+    head = ("source", "input", "documents", "characters", "wanted share", "observed share")
+    skipped = ", ".join(f"{count} {kind}" for kind, count in stats["files"]["skipped"].items())
+    files = f"Local files read: {stats['files']['read']:,}; kinds left out: {skipped or 'none'}."
+    parts = ["## Sources", _table(head, rows), _label_text(stats["labels"]), files]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rules(stats: dict[str, Any]) -> str:
+    settings, threshold = stats["settings"], stats["minhash_threshold"]
+    lengths = ", ".join(
+        f"{value:,} ({key} %)" for key, value in stats["document_characters"].items()
+    )
+    language = "any (no filter)"
+    if settings["language"]:
+        language = (
+            f"{settings['language']}, probability at least {settings['language_threshold']} "
+            f"({stats['language_unknown']:,} documents too short to tell were kept)"
+        )
+    near = f"Jaccard of word 5-grams from {threshold}" if threshold else "not looked for"
+    return f"""## Rules
+
+- Length: at least {settings["min_length"]:,} characters; documents over {settings["max_length"]:,}
+  are split at paragraphs and never dropped. Lengths kept, by percentile: {lengths}.
+- Language: {language}.
+- Near-duplicates: {near}; of two, the later one in reading order is dropped."""
+
+
+def _splits(stats: dict[str, Any]) -> str:
+    rows = [
+        (name, split["documents"], split["tokens"], split["text_bytes"], split["bytes_per_token"])
+        for name, split in stats["splits"].items()
+    ]
+    table = _table(("split", "documents", "tokens", "bytes of text", "bytes per token"), rows)
+    return f"""## Splits
+
+{table}
+
+A document's split depends on a hash of its own text, after deduplication (train_ratio
+{stats["settings"]["train_ratio"]}). Each document ends with `</s>`."""
+
+
+def _tokenizer(stats: dict[str, Any]) -> str:
+    tokenizer = stats["tokenizer"]
+    return f"""## Tokenizer
+
+SentencePiece BPE, {tokenizer["vocab_size"]:,} pieces, sha256 `{tokenizer["sha256"]}`,
+{tokenizer["heldout_bytes_per_token"]} bytes per token on held-out text: see
+`tokenizer/TOKENIZER_CARD.md`."""
+
+
+def _account(stats: dict[str, Any]) -> str:
+    documents, characters = stats["documents"], stats["characters"]
+    rows = [
+        ("in", documents["in"], characters["in"]),
+        ("added by splitting long ones", documents["added_by_splitting"], 0),
+        ("removed by cleaning", 0, characters["removed_by_cleaning"]),
+        *(
+            (f"dropped: {reason} ({REASONS[reason]})", count, characters["dropped"][reason])
+            for reason, count in documents["dropped"].items()
+        ),
+        ("bad (rejected/bad_lines.jsonl)", documents["bad"], characters["bad"]),
+        ("**kept**", documents["kept"], characters["kept"]),
+    ]
+    return f"""## What became of it
+
+{_table(("", "documents", "characters"), rows)}
+
+Documents: in + added by splitting = dropped + bad + kept. Characters: in = removed by cleaning +
+dropped + bad + kept; bad lines count in bytes. The first hundred documents of each reason lie in
+`rejected/`, and every bad line with its file, line and reason."""
+
+
+def _label_text(labels: dict[str, int]) -> str:
+    if len(labels) < 2:
+        return ""
+    shown = list(labels.items())[:MAX_LABELS]
+    text = ", ".join(f"{label} {count:,}" for label, count in shown)
+    rest = len(labels) - len(shown)
+    return f"Characters by label: {text}{f' and {rest} more' if rest else ''}."
+
+
+def tokenizer_card(stats: dict[str, Any]) -> str:
+    """Return TOKENIZER_CARD.md."""
+    tokenizer = stats["tokenizer"]
+    origin = (
+        "Not trained here: taken over from another data set."
+        if tokenizer["reused"]
+        else f"Trained on {tokenizer['trained_on_characters']:,} characters of the training split "
+        f"of {stats['name']}."
+    )
+    return f"""# Tokenizer card
+
+SentencePiece BPE with byte fallback, {tokenizer["vocab_size"]:,} pieces, no normalisation, no dummy
+prefix: decoding gives back every text. {origin}
+
+- sha256 of tokenizer.model: `{tokenizer["sha256"]}`
+- ids: `<unk>` 0, `<s>` 1 (not used), `</s>` 2 (separator, BOS and EOS), `<pad>` 3
+- chat pieces: `<|im_start|>`, `<|im_end|>`, six spare ones `<|spare_0|>` ... `<|spare_5|>`
+- **{tokenizer["heldout_bytes_per_token"]} bytes per token** on {tokenizer["heldout_bytes"]:,} bytes
+  of held-out text of {stats["name"]}
+"""

@@ -1,0 +1,251 @@
+"""Stage 01: read and clean, deduplicate, balance, split, tokenize, write, describe.
+
+The result depends on the input and the settings only: not on the number of processes, the place or
+the time. It is built beside its place and put there whole.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.config.prepare import PrepareConfig
+from utils.data.accounts import Outcome, statistics
+from utils.data.cards import data_card, tokenizer_card
+from utils.data.language import check_language
+from utils.data.rejected import Rejected
+from utils.data.selection import validation_mask
+from utils.data.shards import read_dataset, token_dtype, write_split
+from utils.data.sources import Source, find_source
+from utils.data.spool import Spool
+from utils.data.steps import Reading, balance, drop_duplicates, encoded, make_tokenizer, rules_of
+from utils.data.tokenizer import Tokenizer
+from utils.data.workers import Workers
+from utils.errors import DataError
+from utils.files import (
+    MANIFEST,
+    atomic_folder,
+    disk_errors,
+    fingerprint,
+    move_aside,
+    one_writer,
+    recover_folder,
+    to_json,
+)
+
+PIPELINE = 1
+"""Raised when the same input gives another result, so that older folders are not taken for new."""
+PLACES = {"num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets"}
+"""Settings that say where or how fast, not what; what they lead to is hashed instead."""
+
+log = logging.getLogger(__name__)
+
+
+def prepare(cfg: PrepareConfig) -> Path:
+    """Prepare the corpus that `cfg` describes and return its folder; it may be there already.
+
+    Raises:
+        DataError: nothing usable in the input, or the folder holds something else.
+        LumiError: the disk is full, another process writes there, a worker was killed.
+        Interrupted: a stop was requested; nothing was changed.
+    """
+    folder = cfg.folder.expanduser()
+    if cfg.language is not None:
+        check_language(cfg.language)
+    sources = [find_source(setting, without=folder) for setting in cfg.sources]
+    identity = _identity(cfg, sources)
+    with one_writer(folder):
+        recover_folder(folder)
+        if _is_prepared(folder, identity):
+            log.info("%s is already prepared: same input, same settings", folder)
+        else:
+            # Twice: the inner one tells the free space before the scratch folder is gone.
+            with disk_errors(folder), _scratch(folder) as work, disk_errors(folder):
+                summary = _build(cfg, sources, work)
+                _publish(cfg, work / "result", folder, identity | summary)
+        _copy_tokenizer(cfg, folder)
+    return folder
+
+
+def _identity(cfg: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
+    """Return name and hashes that tell whether the same thing was prepared before."""
+    settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
+    mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
+    inputs: list[Any] = [source.fingerprint() for source in sources]
+    if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
+        inputs.append(Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256)
+    return {
+        "kind": "dataset",
+        "name": cfg.name,
+        "settings_hash": fingerprint([PIPELINE, settings, mixture]),
+        "input_hash": fingerprint(inputs),
+        "sequence_length": cfg.sequence_length,
+    }
+
+
+def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
+    """Return whether `folder` holds this very result.
+
+    Raises:
+        DataError: it holds something that is no prepared data set.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder} holds something else: choose another --output_dir")
+    try:
+        manifest = read_dataset(folder)
+    except DataError as error:
+        log.warning("preparing again: %s", error)
+        return False
+    return all(manifest.get(key) == value for key, value in identity.items())
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` that is removed in any case."""
+    work = folder.with_name(f".work-{folder.name}")
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "result").mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, Any]:
+    """Write everything but the manifest into work/result and return the manifest's other keys."""
+    result, clock = work / "result", _Clock()
+    rejected = Rejected(result)
+    with Workers(cfg.num_workers) as workers, Spool(work, rules_of(cfg).bands) as spool:
+        reading = Reading(cfg, workers, rejected)
+        reading.read(sources, spool)
+        clock.lap("read and clean")
+        alive = drop_duplicates(spool, rules_of(cfg).minhash_threshold, rejected)
+        clock.lap("deduplicate")
+        alive = balance(spool, alive, [source.weight for source in cfg.sources], rejected)
+        rejected.close()
+        kept = np.flatnonzero(alive)
+        _check_enough(kept, reading.counts, rejected)
+        validation = validation_mask(spool.digests[kept, 0], cfg.train_ratio)
+        parts = {"train": kept[~validation], "val": kept[validation]}
+        tokenizer, trained_on = make_tokenizer(cfg, spool, parts["train"], result / "tokenizer")
+        clock.lap("tokenizer")
+        splits = {
+            split: write_split(
+                result, split, encoded(spool, part, result / "tokenizer", workers), cfg.shard_tokens
+            )
+            for split, part in parts.items()
+        }
+        clock.lap("encode and write")
+        outcome = Outcome(
+            cfg, sources, reading.counts, rejected, spool, kept, splits, tokenizer, trained_on
+        )
+        _describe(outcome, result)
+    log.info("seconds: %s", clock)
+    return {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "token_dtype": token_dtype(tokenizer.vocab_size),
+        "splits": splits,
+    }
+
+
+def _check_enough(kept: np.ndarray, counts: dict[str, int], rejected: Rejected) -> None:
+    """Refuse a corpus that cannot give two splits, with everything that was dropped and why."""
+    if len(kept) >= 2:
+        return
+    reasons = [f"{count} {reason}" for reason, count in sorted(rejected.documents.items())]
+    if rejected.first_bad is not None:
+        bad = rejected.first_bad
+        place = f"{bad.file}:{bad.line}" if bad.line else bad.file
+        reasons.append(f"{rejected.bad_lines} bad (first: {place}: {bad.reason})")
+    lost = f" ({', '.join(reasons)})" if reasons else ""
+    left = f"{len(kept) or 'no'} document left of {counts['documents_in'] + rejected.bad_lines}"
+    raise DataError(
+        f"{left}{lost}: "
+        "two are needed, one to train and one to validate; add text, lower --min_length or "
+        "--max_length, or correct --text_key or --language"
+    )
+
+
+def _describe(outcome: Outcome, result: Path) -> None:
+    """Write stats.json, DATA_CARD.md, TOKENIZER_CARD.md and settings.json."""
+    stats = statistics(outcome)
+    (result / "stats.json").write_text(to_json(stats), encoding="utf-8")
+    (result / "DATA_CARD.md").write_text(data_card(stats), encoding="utf-8")
+    (result / "tokenizer" / "TOKENIZER_CARD.md").write_text(tokenizer_card(stats), encoding="utf-8")
+    (result / "settings.json").write_text(to_json(_settings(outcome.cfg)), encoding="utf-8")
+
+
+def _settings(cfg: PrepareConfig) -> dict[str, Any]:
+    """Return the resolved settings without the place of the result; paths keep their last part.
+
+    So the folder is the same bytes wherever, and on however many cores, it was made.
+    """
+    settings = cfg.resolved()
+    for key in ("num_workers", "output_dir"):
+        del settings[key]
+    for section in (settings, *settings["mix_datasets"]):
+        for key in ("input_path", "tokenizer_path"):
+            place = Path(section.get(key) or "")
+            if place.is_absolute() or str(place).startswith("~"):
+                section[key] = place.name
+    return settings
+
+
+def _publish(cfg: PrepareConfig, result: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the finished folder in its place; what was there is moved aside first."""
+    with atomic_folder(folder, **manifest) as partial:
+        for path in sorted(result.iterdir()):
+            path.rename(partial / path.name)
+        if folder.exists():
+            move_aside(folder)
+    train, validation = manifest["splits"]["train"], manifest["splits"]["val"]
+    log.info(
+        "%s: %d documents, %.2f M tokens to train; %d documents, %.2f M tokens to validate",
+        folder, train["documents"], train["tokens"] / 1e6,
+        validation["documents"], validation["tokens"] / 1e6,
+    )  # fmt: skip
+
+
+def _copy_tokenizer(cfg: PrepareConfig, folder: Path) -> None:
+    """Put the extra copy of a new tokenizer where --tokenizer_path asks for it."""
+    if cfg.tokenizer_path is None or cfg.reuse_tokenizer:
+        return
+    target = cfg.tokenizer_path.expanduser()
+    if target.resolve() == (folder / "tokenizer").resolve():
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if (target / "tokenizer.model").is_file() and (
+            Tokenizer.load(target).sha256 == Tokenizer.load(folder / "tokenizer").sha256
+        ):
+            return
+        move_aside(target)
+    with disk_errors(target):
+        shutil.copytree(folder / "tokenizer", target, dirs_exist_ok=True)
+
+
+@dataclass
+class _Clock:
+    """Seconds of each step, for the log (never for a file: files do not depend on time)."""
+
+    text: str = ""
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.text += f"{', ' if self.text else ''}{name} {now - self.last:.1f}"
+        self.last = now
+
+    def __str__(self) -> str:
+        return self.text

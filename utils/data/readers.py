@@ -1,0 +1,233 @@
+"""Documents of local files: txt, md, html, jsonl, json, csv, parquet, each also .gz and .zst.
+
+A broken line or file becomes a `BadLine` and the reader goes on; only what memory could not hold is
+cut. Knows nothing about cleaning.
+"""
+
+import csv
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from utils.data.cleaning import html_to_text
+from utils.data.records import BadLine, Document, row_id, row_text
+from utils.data.streams import TornFile, decode_line, read_blocks, read_lines, text_blocks
+
+MAX_FILE_BYTES = 1 << 29
+"""Largest json or html file (512 MiB): these are parsed as a whole."""
+TEXT_CHARACTERS = 1_000_000
+"""A longer text file is read as several documents, cut at blank lines (at 4 times this anyway)."""
+DOCUMENT_END = "<|endoftext|>"
+"""A line that separates the documents of one text file (as in TinyStories)."""
+ARTICLE_TITLE = re.compile(r" = [^=].* = ?")
+"""First line of an article in WikiText, whose files end with .raw or .tokens."""
+COMPRESSED = (".gz", ".zst")
+
+Records = Iterator[Document | BadLine]
+
+
+def file_kind(path: Path) -> str:
+    """Return the suffix that tells the format: `.jsonl` for `a.jsonl.gz`."""
+    name = path.name.lower()
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return Path(name).suffix
+
+
+def is_supported(path: Path) -> bool:
+    """Return whether files with this name are read when they are found in a folder."""
+    return file_kind(path) in READERS
+
+
+def read_file(path: Path, name: str, source: str, text_key: str) -> Records:
+    """Yield the documents of one file; `name` is its name in ids and messages.
+
+    A file whose suffix is unknown is read as plain text.
+    """
+    reader = READERS.get(file_kind(path), _read_text)
+    last = 0
+    try:
+        for line, found in reader(path, text_key):
+            last = line
+            if isinstance(found, _Bad):
+                yield BadLine(name, line, found.reason, found.characters)
+            else:
+                own_id, text = found
+                place = f"{name}:{line}" if line else name
+                yield Document(own_id or place, text, source)
+    except TornFile as error:
+        yield BadLine(name, last, str(error))
+    except OSError as error:
+        yield BadLine(name, last, f"cannot be read: {error.strerror or error}")
+
+
+class _Bad:
+    """A line that could not be read."""
+
+    def __init__(self, reason: str, characters: int = 0) -> None:
+        self.reason = reason
+        self.characters = characters
+
+
+Found = Iterator[tuple[int, "_Bad | tuple[str, str]"]]
+"""(line, (own id or "", text)) or (line, what is wrong with it)."""
+
+
+def _lines(path: Path) -> Iterator[tuple[int, "bytes | _Bad"]]:
+    for number, line in read_lines(text_blocks(path)):
+        if isinstance(line, int):
+            yield number, _Bad(f"line of {line / 2**20:.0f} MiB (16 MiB at most)", line)
+        else:
+            yield number, line
+
+
+def _read_jsonl(path: Path, text_key: str) -> Found:
+    for number, line in _lines(path):
+        if isinstance(line, _Bad):
+            yield number, line
+        elif line.strip():
+            yield number, _parse_row(line, text_key)
+
+
+def _parse_row(line: bytes, text_key: str) -> "_Bad | tuple[str, str]":
+    try:
+        return _row(json.loads(line.decode("utf-8")), text_key)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 (byte {error.start})"
+    except json.JSONDecodeError as error:
+        reason = f"not valid JSON ({error.msg}, column {error.colno})"
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:
+        reason = str(error).split(";")[0]
+    return _Bad(reason, len(line))
+
+
+def _row(row: object, text_key: str) -> tuple[str, str]:
+    return row_id(row, ""), row_text(row, text_key)
+
+
+def _read_json(path: Path, text_key: str) -> Found:
+    """Read one array of rows, one object, or - as some call such files .json - lines of objects."""
+    data = _whole(path)
+    if isinstance(data, _Bad):
+        yield 0, data
+        return
+    try:
+        rows = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        yield from _read_jsonl(path, text_key)
+        return
+    if isinstance(rows, dict) and isinstance(rows.get("data"), list):
+        rows = rows["data"]
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        try:
+            yield number, _row(row, text_key)
+        except ValueError as error:
+            yield number, _Bad(str(error), len(json.dumps(row)))
+
+
+def _whole(path: Path) -> "bytes | _Bad":
+    data = bytearray()
+    for block in text_blocks(path):
+        data += block
+        if len(data) > MAX_FILE_BYTES:
+            return _Bad(f"larger than {MAX_FILE_BYTES >> 20} MiB: convert it to .jsonl", len(data))
+    return bytes(data)
+
+
+def _read_html(path: Path, text_key: str) -> Found:
+    data = _whole(path)
+    if isinstance(data, _Bad):
+        yield 0, data
+    elif data:
+        page = "\n".join(decode_line(line) for line in data.split(b"\n"))
+        yield 0, ("", html_to_text(page))
+
+
+def _read_text(path: Path, text_key: str) -> Found:
+    """Read a file as one document, or as several where separators or its length ask for it."""
+    wikitext = file_kind(path) in {".raw", ".tokens"}
+    parts: list[str] = []
+    first, count, characters = 1, 0, 0
+    for number, line in _lines(path):
+        if isinstance(line, _Bad):
+            yield number, line
+            continue
+        text = decode_line(line)
+        ends = text.strip() == DOCUMENT_END
+        full = characters > TEXT_CHARACTERS * (4 if text.strip() else 1)
+        begins = wikitext and ARTICLE_TITLE.fullmatch(text) is not None
+        if (ends or full or begins) and parts:
+            yield first, ("", "\n".join(parts))
+            parts, first, characters, count = [], number, 0, count + 1
+        if not ends:
+            parts.append(text)
+            characters += len(text) + 1
+    if parts:
+        yield first if count else 0, ("", "\n".join(parts))
+
+
+def _read_csv(path: Path, text_key: str) -> Found:
+    delimiter = "\t" if file_kind(path) == ".tsv" else ","
+    csv.field_size_limit(1 << 24)
+    bad: list[tuple[int, _Bad]] = []
+    rows = csv.DictReader(_csv_lines(path, bad), delimiter=delimiter)
+    while True:
+        try:
+            row = next(rows)
+            found: _Bad | tuple[str, str] = _row(row, text_key)
+        except StopIteration:
+            break
+        except (csv.Error, ValueError) as error:
+            found = _Bad(str(error))
+        yield rows.line_num, found
+    yield from bad
+
+
+def _csv_lines(path: Path, bad: list[tuple[int, _Bad]]) -> Iterator[str]:
+    for number, line in _lines(path):
+        if isinstance(line, _Bad):
+            bad.append((number, line))
+        else:
+            yield decode_line(line) + "\n"
+
+
+def _read_parquet(path: Path, text_key: str) -> Found:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    with tempfile.TemporaryFile() as unpacked:
+        if path.suffix.lower() in COMPRESSED:
+            unpacked.writelines(read_blocks(path))
+        try:
+            source = unpacked if path.suffix.lower() in COMPRESSED else str(path)
+            with pyarrow.parquet.ParquetFile(source) as file:
+                names = file.schema_arrow.names
+                columns = [name for name in (text_key.split(".")[0], "id") if name in names]
+                if text_key.split(".")[0] not in names:
+                    yield 0, _Bad(f"no column {text_key!r} (columns: {', '.join(names[:8])})")
+                    return
+                for batch in file.iter_batches(batch_size=256, columns=columns):
+                    for row in batch.to_pylist():
+                        number += 1
+                        try:
+                            yield number, _row(row, text_key)
+                        except ValueError as error:
+                            yield number, _Bad(str(error))
+        except pyarrow.ArrowException as error:
+            reason = " ".join(str(error).split())[:120]
+            yield number, _Bad(f"damaged parquet data ({reason})")
+
+
+READERS: dict[str, Callable[[Path, str], Found]] = {
+    **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst", ".raw", ".tokens"), _read_text),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), _read_html),
+    **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+    **dict.fromkeys((".csv", ".tsv"), _read_csv),
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,83 @@
+"""What a source gives: documents, lines that could not be read, files that were left out.
+
+Knows nothing about formats.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+MAX_NAMED_KEYS = 8
+"""Keys listed in the reason of a row without the wanted one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text as it was read."""
+
+    id: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line, row or file that gives no document, and why."""
+
+    file: str
+    line: int
+    """1-based line or row; 0 for the file as a whole."""
+    reason: str
+    characters: int = 0
+    """Its length in bytes (0 where it is not known)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of a kind that is not read (a picture, an archive)."""
+
+    file: str
+    kind: str
+
+
+def row_text(row: object, text_key: str) -> str:
+    """Return the text of a row; a list (paragraphs, turns of a conversation) is joined.
+
+    `text_key` may lead into nested objects: `meta.body`.
+
+    Raises:
+        ValueError: the row has no such text; the message says what it has instead.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"not an object but {_kind(row)}")
+    value: Any = row
+    for key in [text_key] if text_key in row else text_key.split("."):
+        if not isinstance(value, dict) or key not in value:
+            keys = ", ".join(map(str, list(row)[:MAX_NAMED_KEYS])) or "none"
+            raise ValueError(f"no key {text_key!r} (keys: {keys})")
+        value = value[key]
+    if isinstance(value, list) and value:
+        value = "\n\n".join(_turn_text(turn, text_key) for turn in value)
+    if not isinstance(value, str):
+        raise ValueError(f"{text_key!r} is not text but {_kind(value)}")
+    return value
+
+
+def _turn_text(turn: object, text_key: str) -> str:
+    if isinstance(turn, str):
+        return turn
+    if isinstance(turn, dict):
+        for key in ("content", "value", "text"):
+            if isinstance(turn.get(key), str):
+                return turn[key]
+    raise ValueError(f"{text_key!r} holds {_kind(turn)} where text was expected")
+
+
+def row_id(row: object, place: str) -> str:
+    """Return the row's own id, or its place in the input."""
+    own = row.get("id") if isinstance(row, dict) else None
+    return str(own) if isinstance(own, str | int) and own != "" else place
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,53 @@
+"""Counts of everything that does not come out, and a sample of it for a human to judge.
+
+Knows nothing about why a document is rejected.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.data.records import BadLine
+
+SAMPLES_PER_REASON = 100
+
+
+class Rejected:
+    """Writes rejected/REASON.jsonl (the first of each reason) and bad_lines.jsonl (all)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "rejected"
+        self._folder.mkdir(parents=True)
+        self._files: dict[str, BinaryIO] = {}
+        self.documents: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()
+        self.bad_lines = 0
+        self.bad_characters = 0
+        self.first_bad: BadLine | None = None
+
+    def drop(self, reason: str, characters: int, record: dict[str, str | int]) -> None:
+        """Count a dropped document; the first hundred of a reason are written down."""
+        self.documents[reason] += 1
+        self.characters[reason] += characters
+        if self.documents[reason] <= SAMPLES_PER_REASON:
+            self._write(reason, record)
+
+    def bad(self, line: BadLine) -> None:
+        """Count and write down a line, row or file that could not be read."""
+        self.bad_lines += 1
+        self.bad_characters += line.characters
+        self.first_bad = self.first_bad or line
+        record = {"file": line.file, "line": line.line, "reason": line.reason}
+        self._write("bad_lines", record | {"bytes": line.characters})
+
+    def _write(self, name: str, record: dict[str, str | int]) -> None:
+        if name not in self._files:
+            self._files[name] = (self._folder / f"{name}.jsonl").open("wb")
+        line = json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
+        self._files[name].write(line.encode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """End all files."""
+        for file in self._files.values():
+            file.close()

@@ -1,0 +1,162 @@
+"""Bytes of a file as bounded UTF-8 blocks and lines: decompressed, byte order marks resolved.
+
+Nothing here holds more than one block and one line in memory, so a gzip bomb or a file without
+line ends costs a bad line, not the machine. Knows nothing about formats of documents.
+"""
+
+import codecs
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+BLOCK_BYTES = 1 << 18
+MAX_LINE_BYTES = 1 << 24
+"""Longest line: 16 MiB, more than any book."""
+ZSTD_INPUT_BYTES = 1 << 11
+"""zstandard can blow one input byte up to 32 KiB: small bites keep a bomb's output bounded."""
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+SNIFFED_BYTES = 4096
+MAX_CONTROL_SHARE = 0.05
+"""Share of control characters in the first bytes from which a file is binary."""
+MAX_INVALID_SHARE = 0.3
+"""Share of bytes outside UTF-8 from which, with control characters, a file is binary."""
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+
+
+class TornFile(Exception):
+    """A file ends too early or its compressed data is damaged; what came before is good."""
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the content of `path` in order, decompressed whatever its name says.
+
+    Raises:
+        TornFile: damaged or truncated compressed data, after all that could be read.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        if magic.startswith(GZIP_MAGIC):
+            yield from _gzip_blocks(file)
+        elif magic == ZSTD_MAGIC:
+            yield from _zstd_blocks(file)
+        else:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+
+def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file) as stream:
+        try:
+            while block := stream.read1(BLOCK_BYTES):
+                yield block
+        except EOFError as error:
+            raise TornFile("the gzip data ends too early (a truncated file)") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise TornFile(f"damaged gzip data ({error})") from error
+
+
+def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
+    unpacker = None
+    pending = b""
+    while data := pending or file.read(ZSTD_INPUT_BYTES):
+        if unpacker is None or unpacker.eof:
+            unpacker = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            block = unpacker.decompress(data)
+        except zstandard.ZstdError as error:
+            raise TornFile(f"damaged zstd data ({error})") from error
+        pending = unpacker.unused_data if unpacker.eof else b""
+        if block:
+            yield block
+    if unpacker is not None and not unpacker.eof:
+        raise TornFile("the zstd data ends too early (a truncated file)")
+
+
+def text_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the content as UTF-8 without byte order mark; UTF-16 and UTF-32 are recoded.
+
+    Bytes that are not UTF-8 pass through: the reader of each format decides about them.
+
+    Raises:
+        TornFile: damaged compressed data, or the file is binary.
+        OSError: the file cannot be read.
+    """
+    blocks = read_blocks(path)
+    head = next(blocks, b"")
+    encoding = _encoding(head)
+    if encoding is None:
+        if reason := _binary(head[:SNIFFED_BYTES]):
+            raise TornFile(reason)
+        yield head
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    yield decoder.decode(head).encode("utf-8", "replace")
+    for block in blocks:
+        yield decoder.decode(block).encode("utf-8", "replace")
+    yield decoder.decode(b"", final=True).encode("utf-8", "replace")
+
+
+def _encoding(head: bytes) -> str | None:
+    """Return the encoding that a byte order mark, or NULs at every other byte, gives away."""
+    for mark, name in MARKS:
+        if head.startswith(mark):
+            return name
+    even, odd = head[:SNIFFED_BYTES:2], head[1:SNIFFED_BYTES:2]
+    if odd.count(0) > 0.4 * len(odd) and even.count(0) < 0.05 * len(even):
+        return "utf-16-le"
+    if even.count(0) > 0.4 * len(even) and odd.count(0) < 0.05 * len(odd):
+        return "utf-16-be"
+    return None
+
+
+def _binary(head: bytes) -> str | None:
+    """Return why the first bytes of a file are no text, or None."""
+    if not head:
+        return None
+    control = len(CONTROL.findall(head)) / len(head)
+    invalid = head.decode("utf-8", "replace").count("\ufffd") / len(head)
+    if control > MAX_CONTROL_SHARE or (control and invalid > MAX_INVALID_SHARE):
+        return "binary data, no text"
+    return None
+
+
+def read_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes | int]]:
+    """Yield (line number, line without LF or CRLF); an over-long line gives its length instead."""
+    number, pending, skipped = 0, bytearray(), 0
+    for block in blocks:
+        *lines, rest = block.split(b"\n")
+        for line in lines:
+            number += 1
+            if skipped or len(pending) + len(line) > MAX_LINE_BYTES:
+                yield number, skipped + len(pending) + len(line)
+            else:
+                yield number, (bytes(pending) + line).removesuffix(b"\r")
+            pending, skipped = bytearray(), 0
+        pending += rest
+        if skipped or len(pending) > MAX_LINE_BYTES:
+            skipped, pending = skipped + len(pending), bytearray()
+    if skipped:
+        yield number + 1, skipped
+    elif pending:
+        yield number + 1, bytes(pending)
+
+
+def decode_line(line: bytes) -> str:
+    """Return a line of a text file: UTF-8, else Windows-1252 (every byte means something)."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")

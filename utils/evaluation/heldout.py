@@ -1,0 +1,215 @@
+"""Held-out text and held-out conversations: bits per byte, loss of the answers, stop rate.
+
+Bits per byte = negative log-likelihood of all tokens of the split (nats) / ln 2 / UTF-8 bytes of
+its text; each document's `</s>` is scored too, and a split's first token follows a `</s>`. Unlike
+perplexity per token it can be compared between tokenizers, though only on the same text.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from utils.data.shards import TokenShards, iter_documents, read_dataset
+from utils.data.templates import Message, Template
+from utils.data.tokenizer import EOS_ID
+from utils.errors import DataError
+from utils.evaluation.likelihood import IGNORE, Check, Row, score_rows
+from utils.evaluation.statistics import Estimate, bootstrap_ratio, scaled, wilson
+from utils.model.checkpoints import LoadedModel
+
+PROMPTS_AT_ONCE = 16
+"""Answers written between two looks at the clock."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Bits per byte of a split, with what went into it."""
+
+    bits_per_byte: float
+    interval: Estimate
+    """The same value with a bootstrap interval over documents."""
+    nats: float
+    tokens: int
+    bytes: int
+    documents: int
+    is_whole_split: bool
+    """False when `max_tokens` left documents out."""
+
+
+def heldout_bits_per_byte(
+    model: LoadedModel | PreTrainedModel,
+    data_dir: Path,
+    max_tokens: int | None = None,
+    *,
+    split: str = "val",
+    autocast: torch.dtype | None = None,
+    check: Check | None = None,
+) -> HeldOut:
+    """Return bits per byte of the first whole documents of a split, at most `max_tokens` tokens.
+
+    Rows have the model's context length; a row's first token is predicted from the one before.
+    A bare model is scored as it is (during training); a loaded checkpoint must have been trained
+    with the tokenizer of `data_dir`.
+
+    Raises:
+        DataError: no prepared folder, no documents, or another tokenizer.
+    """
+    if isinstance(model, LoadedModel):
+        check_tokenizer(model, data_dir)
+        model = model.model
+    tokens, ends, sizes = _documents(data_dir, split, max_tokens)
+    rows = stream_rows(tokens, int(model.config.max_position_embeddings))
+    scores = score_rows(model, rows, name="held-out text", check=check, autocast=autocast)
+    losses = -torch.cat([score.log_probs for score in scores]).double().numpy()
+    nats = np.add.reduceat(losses, np.concatenate([[0], ends[:-1]]))
+    bits = scaled(bootstrap_ratio(nats.tolist(), sizes), 1 / math.log(2))
+    whole = len(ends) == read_dataset(data_dir)["splits"][split]["documents"]
+    total = float(losses.sum())
+    return HeldOut(bits.value, bits, total, len(tokens), sum(sizes), len(sizes), whole)
+
+
+def check_tokenizer(loaded: LoadedModel, data_dir: Path) -> None:
+    """Check that a checkpoint and a prepared folder have the same tokenizer.
+
+    Raises:
+        DataError: they differ, or lumi.json does not say.
+    """
+    wanted = read_dataset(data_dir)["tokenizer_sha256"]
+    found = loaded.card.get("tokenizer_sha256")
+    if found == wanted:
+        return
+    what = f"tokenizer {found[:12]}" if found else "a tokenizer that lumi.json does not name"
+    raise DataError(
+        f"{loaded.folder} was trained with {what}, {data_dir} was prepared with {wanted[:12]}: "
+        "pass the --corpus_dir it was trained on"
+    )
+
+
+def stream_rows(tokens: np.ndarray, length: int) -> list[Row]:
+    """Return rows of at most `length` positions that score each token once, the first after </s>.
+
+    `tokens` is one-dimensional: documents, each followed by its </s>.
+    """
+    inputs = np.concatenate([[EOS_ID], tokens[:-1]])
+    return [
+        (inputs[start : start + length].tolist(), tokens[start : start + length].tolist())
+        for start in range(0, len(tokens), length)
+    ]
+
+
+def _documents(
+    data_dir: Path, split: str, max_tokens: int | None
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return (tokens, end of each document in tokens, UTF-8 bytes of each document)."""
+    shards = TokenShards.open(data_dir, split)
+    offsets = np.asarray(shards.document_offsets, dtype=np.int64)
+    if len(offsets) < 2:
+        raise DataError(f"{data_dir} has no documents in its {split} split: prepare more text")
+    count = len(offsets) - 1
+    if max_tokens is not None:
+        count = max(1, int(np.searchsorted(offsets, max_tokens, side="right")) - 1)
+    ends = offsets[1 : count + 1]
+    texts = zip(range(count), iter_documents(data_dir, split), strict=False)
+    sizes = [len(document["text"].encode()) for _, document in texts]
+    if len(sizes) != count:
+        raise DataError(f"{data_dir}: {split} has {count} documents, their text {len(sizes)}")
+    return np.asarray(shards.tokens[: int(ends[-1])], dtype=np.int64), ends, sizes
+
+
+def answer_loss(
+    loaded: LoadedModel,
+    rows: Sequence[Mapping[str, Any]],
+    template: Template | None = None,
+    *,
+    check: Check | None = None,
+) -> Estimate:
+    """Return the mean negative log-likelihood (nats) of an answer token, its stop token included.
+
+    `rows` are {"prompt", "response"} or {"messages"}; `template` is the checkpoint's own unless
+    given. Conversations longer than the context are left out, so `count` may be below len(rows).
+
+    Raises:
+        DataError: no conversation fits.
+    """
+    layout = template or loaded.template
+    scored: list[Row] = []
+    for row in rows:
+        ids, mask = layout.encode_conversation(messages_of(row), loaded.encoder)
+        if len(ids) - 1 <= loaded.context_length and any(mask):
+            targets = [
+                token if wanted else IGNORE for token, wanted in zip(ids[1:], mask[1:], strict=True)
+            ]
+            scored.append((ids[:-1], targets))
+    if not scored:
+        raise DataError(
+            f"none of {len(rows)} conversations fits into {loaded.context_length} tokens: "
+            "give shorter ones"
+        )
+    scores = score_rows(loaded.model, scored, name="held-out answers", check=check)
+    return bootstrap_ratio([-s.total for s in scores], [len(s.log_probs) for s in scores])
+
+
+def stop_rate(
+    loaded: LoadedModel,
+    prompts: Sequence[str | Sequence[Message]],
+    max_new_tokens: int = 128,
+    template: Template | None = None,
+    *,
+    check: Check | None = None,
+) -> Estimate:
+    """Return the share of greedy answers that end by themselves within `max_new_tokens`.
+
+    A prompt is a user's text, or the messages up to and including the user's last one. Prompts
+    that leave no room for `max_new_tokens` are left out, so `count` may be below len(prompts).
+
+    Raises:
+        DataError: no prompt fits.
+    """
+    from utils.generation.engine import generate_batch
+    from utils.generation.sampling import Sampling
+
+    layout = template or loaded.template
+    room = loaded.context_length - max_new_tokens
+    ids = [layout.encode_prompt(prompt_messages(prompt), loaded.encoder) for prompt in prompts]
+    ids = [prompt for prompt in ids if len(prompt) <= room]
+    if not ids:
+        raise DataError(
+            f"none of {len(prompts)} prompts leaves room for {max_new_tokens} new tokens in a "
+            f"context of {loaded.context_length}: give shorter ones"
+        )
+    settings, stopped = Sampling(max_new_tokens=max_new_tokens), 0
+    for start in range(0, len(ids), PROMPTS_AT_ONCE):
+        if check is not None:
+            check(start / len(ids))
+        answers = generate_batch(loaded, ids[start : start + PROMPTS_AT_ONCE], settings)
+        stopped += sum(answer.stopped for answer in answers)
+    return wilson(stopped, len(ids))
+
+
+def messages_of(row: Mapping[str, Any]) -> list[Message]:
+    """Return a conversation row as messages.
+
+    Raises:
+        DataError: it has neither "messages" nor "prompt" and "response".
+    """
+    if isinstance(row.get("messages"), list):
+        return list(row["messages"])
+    if "prompt" in row and "response" in row:
+        answer = {"role": "assistant", "content": row["response"]}
+        return [*prompt_messages(row["prompt"]), answer]
+    raise DataError(
+        f"a conversation has the keys {sorted(row)}: use prompt and response, or messages"
+    )
+
+
+def prompt_messages(prompt: str | Sequence[Message]) -> list[Message]:
+    """Return a prompt as messages; plain text is one user message."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return list(prompt)

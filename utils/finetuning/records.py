@@ -1,0 +1,87 @@
+"""The run folder of stages 03 and 04: run.json, metrics.jsonl, bad_rows.jsonl.
+
+A folder that holds an earlier run is moved aside when the new one starts; the state in run.json
+goes from "running" to "finished", "interrupted" or "failed".
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from utils.config.training import AdapterConfig
+from utils.errors import Interrupted, LumiError
+from utils.files import append_line, move_aside, one_writer
+from utils.finetuning.datasets import BadRow
+from utils.training.metrics import MetricsLog, RunRecord
+
+BAD_ROWS = "bad_rows.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+class AdapterRun:
+    """What a run writes about itself. Nothing is written before `start`."""
+
+    def __init__(self, stage: str, cfg: AdapterConfig) -> None:
+        self.stage, self.cfg, self.folder = stage, cfg, cfg.output_dir
+        self.summary: dict[str, Any] = {}
+        """Numbers other programs read."""
+        self._record: RunRecord | None = None
+        self._metrics: MetricsLog | None = None
+        self._clock = time.monotonic()
+
+    def start(self, bad: Sequence[BadRow], **environment: object) -> None:
+        """Move an earlier run aside, write the first state and the bad rows."""
+        move_aside(self.folder)
+        self._clock = time.monotonic()
+        self._record = RunRecord(self.folder, self.stage, self.cfg.resolved())
+        self._record.write(environment={**self._record.values["environment"], **environment})
+        cfg = self.cfg
+        self._metrics = MetricsLog(self.folder, tensorboard=cfg.tensorboard, wandb=cfg.wandb)
+        place = self.folder / BAD_ROWS
+        for row in bad:
+            append_line(place, {"place": row.place, "reason": row.reason})
+        if bad:
+            example = f"{bad[0].place}: {bad[0].reason}"
+            log.warning("%d bad row(s) left out, such as %s (all in %s)", len(bad), example, place)
+
+    def log(self, step: int, **values: float | int | None) -> None:
+        """Write the numbers of a step."""
+        assert self._metrics is not None
+        self._metrics.log(step, time.monotonic() - self._clock, **values)
+
+    def event(self, name: str, step: int, **values: object) -> None:
+        """Write something that happened: a plan, a change of plan."""
+        assert self._metrics is not None
+        self._metrics.event(name, step, time.monotonic() - self._clock, **values)
+
+    def end(self, status: str, **more: object) -> None:
+        """Write how the run ended, where it began at all."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._record is not None:
+            self._record.end(status, **self.summary, **more)
+
+
+@contextmanager
+def recorded_run(stage: str, cfg: AdapterConfig) -> Iterator[AdapterRun]:
+    """Hold the lock of the output folder and leave the right state behind, whatever happens.
+
+    A run that cannot start leaves the earlier one where it is.
+
+    Raises:
+        LumiError: another process writes there.
+    """
+    with one_writer(cfg.output_dir):
+        run = AdapterRun(stage, cfg)
+        try:
+            yield run
+        except (Interrupted, KeyboardInterrupt):
+            run.end("interrupted")
+            raise
+        except BaseException as error:
+            run.end("failed", error=str(error) if isinstance(error, LumiError) else repr(error))
+            raise
+        run.end("finished")

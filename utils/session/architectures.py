@@ -1,0 +1,156 @@
+"""Validates every model configuration: parameters, memory, FLOPs, peers (`validate-architecture`).
+
+python -m utils.session.architectures [--measure] [--output_path FILE]
+
+`--measure` adds the tokens per second of real training steps on this machine.
+"""
+
+import json
+import logging
+import sys
+from typing import Any
+
+from utils.config.machine import ArchitecturesConfig
+from utils.files import write_atomic
+from utils.model.sizing import count_parameters, flops_per_token
+from utils.session.machine import GB, describe_machine
+from utils.session.sizes import Size, all_sizes, step_bytes
+from utils.stage import run_stage
+
+TOKENS_PER_PARAMETER = 20
+"""Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
+KNOWN_MODELS = {
+    "Pythia-14m": 14_067_712,
+    "Pythia-31m": 30_494_720,
+    "TinyStories-33M": 68_514_048,
+    "Pythia-70m": 70_426_624,
+    "GPT-2 124M": 124_439_808,
+    "OPT-125M": 125_239_296,
+    "SmolLM2-135M": 134_515_008,
+    "Pythia-160m": 162_322_944,
+    "GPT-2 355M": 354_823_168,
+    "Pythia-410m": 405_334_016,
+    "TinyLlama-1.1B": 1_100_048_384,
+}
+"""All parameters, embeddings included, of their published weights."""
+COLUMNS = (
+    ("model", "model"),
+    ("shape", "shape"),
+    ("parameters", "parameters"),
+    ("without_embeddings", "w/o emb."),
+    ("training_gb", "GB"),
+    ("gflop_per_token", "GFLOP/tok"),
+    ("optimal_tokens", "optimal tokens"),
+    ("nearest_known_model", "nearest known model"),
+)
+MEASURED_COLUMNS = (
+    ("model", "model"),
+    ("tokens_per_s", "tokens/s"),
+    ("share_of_peak", "of peak"),
+    ("hours_to_optimum", "h to optimum"),
+    ("measured_with", "measured with"),
+)
+
+log = logging.getLogger(__name__)
+Record = dict[str, Any]
+
+
+def main(cfg: ArchitecturesConfig) -> None:
+    """Validate, measure if asked to, and write the table."""
+    sizes = all_sizes(cfg.config_dir)
+    records = [describe(size) for size in sizes]
+    sys.stdout.write(table(records, COLUMNS))
+    sys.stdout.write(
+        f"optimal tokens: {TOKENS_PER_PARAMETER} per parameter (Hoffmann et al., 2022); "
+        "GB: a training step with the batch size of the file\n"
+    )
+    if cfg.measure:
+        _measure(cfg, sizes, records)
+        sys.stdout.write("\n" + table(records, MEASURED_COLUMNS))
+    if cfg.output_path is not None:
+        text = json.dumps({"architectures": records, "format": 1}, indent=2)
+        write_atomic(cfg.output_path, text + "\n")
+        sys.stdout.write(f"written: {cfg.output_path}\n")
+
+
+def describe(size: Size) -> Record:
+    """Return the figures of one configuration that follow from its shape."""
+    count, model = count_parameters(size.model), size.model
+    shared = f"/{model.num_key_value_heads}" if model.num_key_value_heads else ""
+    return {
+        "model": size.name,
+        "shape": f"{model.n_layer} x {model.d_model}, {model.n_head}{shared} heads",
+        "parameters": count.total,
+        "without_embeddings": count.without_embeddings,
+        "training_gb": round(step_bytes(size, size.training.batch_size) / GB, 2),
+        "gflop_per_token": round(flops_per_token(model) / 1e9, 3),
+        "optimal_tokens": TOKENS_PER_PARAMETER * count.total,
+        "nearest_known_model": nearest_known(count.total),
+    }
+
+
+def nearest_known(parameters: int) -> str:
+    """Return the published model whose size is nearest, behind how many times its size this is."""
+    name = min(KNOWN_MODELS, key=lambda name: abs(_ratio(parameters, name) - 1.0))
+    count = KNOWN_MODELS[name]
+    return f"{parameters / count:.2f} x {name} ({count / 1e6:.1f}M)"
+
+
+def _ratio(parameters: int, name: str) -> float:
+    """Return how far apart two sizes are, always at least 1."""
+    count = KNOWN_MODELS[name]
+    return max(parameters / count, count / parameters)
+
+
+def _measure(cfg: ArchitecturesConfig, sizes: list[Size], records: list[Record]) -> None:
+    """Add throughput to `records`, one size after the other."""
+    from utils.session.speed import gemm_rate
+    from utils.session.throughput import measure_apart
+
+    machine = describe_machine(cpu=cfg.cpu)
+    rate, precision = gemm_rate(machine.device, 1.0)
+    log.info("matrix products: %.0f GFLOP/s in %s on %s", rate / 1e9, precision, machine.device)
+    for size, record in zip(sizes, records, strict=True):
+        log.info("measuring %s, at most %.0f s", size.name, cfg.max_seconds)
+        found = measure_apart(size, machine, rate, cfg.max_seconds)
+        speed = found.tokens_per_s
+        work = flops_per_token(size.model)
+        record["tokens_per_s"] = round(speed) if speed else None
+        record["share_of_peak"] = round(speed * work / rate, 3) if speed else None
+        optimum_h = record["optimal_tokens"] / speed / 3600 if speed else None
+        record["hours_to_optimum"] = round(optimum_h, 1) if optimum_h else None
+        record["measured_with"] = found.note
+
+
+def table(records: list[Record], columns: tuple[tuple[str, str], ...]) -> str:
+    """Return aligned columns as text, numbers on the right."""
+    rows = [[title for _, title in columns]]
+    rows += [[cell(record.get(key)) for key, _ in columns] for record in records]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    right = [
+        all(isinstance(record.get(key), int | float | None) for record in records)
+        for key, _ in columns
+    ]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        padded = [
+            text.rjust(width) if number else text.ljust(width) for text, width, number in cells
+        ]
+        lines.append("  ".join(padded).rstrip() + "\n")
+    return "".join(lines)
+
+
+def cell(value: object) -> str:
+    """Return a value as the table shows it; large numbers in millions or billions."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        if value >= 1_000_000_000:
+            return f"{value / 1e9:,.2f}B"
+        return f"{value / 1e6:,.1f}M" if value >= 1_000_000 else f"{value:,}"
+    return f"{value:,.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(main, ArchitecturesConfig))

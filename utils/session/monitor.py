@@ -1,0 +1,167 @@
+"""Shows GPU, CPU, memory, disk and the running stage (`make monitor`), refreshed.
+
+python -m utils.session.monitor [--once]
+
+Reads lock files and metrics only: it can run beside any stage and disturbs none.
+"""
+
+import json
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from utils.config.machine import MonitorConfig
+from utils.errors import DataError
+from utils.files import free_bytes, read_json
+from utils.session.machine import GB, memory_bytes, output_of, usable_cores
+from utils.stage import run_stage
+
+CPU_SAMPLE_S = 0.3
+"""Time over which the processor's load is measured."""
+TAIL_BYTES = 65_536
+"""How much of a metrics file is read; a line is far shorter."""
+GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
+LOCK_PLACES = ("checkpoints", "data/processed", "sessions/runs", "evaluation/results")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the display."""
+
+    name: str
+    text: str
+
+
+def main(cfg: MonitorConfig) -> None:
+    """Show the machine until Ctrl-C; one time where the output is no terminal."""
+    console = Console()
+    if cfg.once or not console.is_terminal:
+        sys.stdout.write("".join(f"{row.name:<10} {row.text}\n" for row in look(cfg.root)))
+        return
+    try:
+        with Live(table(look(cfg.root)), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(cfg.interval_s)
+                live.update(table(look(cfg.root)), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def look(root: Path) -> list[Row]:
+    """Return what there is to see now."""
+    return [*gpu_rows(), cpu_row(), memory_row(), disk_row(root), *stage_rows(root)]
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the rows as a table for a terminal."""
+    result = Table(
+        title=f"{time.strftime('%H:%M:%S')}, Ctrl-C ends the display and nothing else",
+        show_header=False,
+        title_justify="left",
+    )
+    for row in rows:
+        result.add_row(row.name, row.text)
+    return result
+
+
+def gpu_rows() -> list[Row]:
+    """Return a row for each NVIDIA card, or one that says there is none."""
+    lines = output_of("nvidia-smi", f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits")
+    rows = []
+    for number, line in enumerate(lines.splitlines()):
+        name, load, used, total, heat, power = (part.strip() for part in line.split(","))
+        text = f"{name}: {load} % busy, {used} of {total} MiB, {heat} C, {power} W"
+        rows.append(Row(f"GPU {number}", text))
+    return rows or [Row("GPU", "none that nvidia-smi shows")]
+
+
+def cpu_row() -> Row:
+    """Return the processor's load."""
+    busy = psutil.cpu_percent(interval=CPU_SAMPLE_S)
+    load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
+    return Row("CPU", f"{busy:.0f} % busy, {usable_cores()} cores, load {load}")
+
+
+def memory_row() -> Row:
+    """Return how much memory is used."""
+    total, available = memory_bytes()
+    return Row("memory", f"{(total - available) / GB:.1f} of {total / GB:.1f} GB used")
+
+
+def disk_row(root: Path) -> Row:
+    """Return how much of the disk is free."""
+    return Row("disk", f"{free_bytes(root.absolute()) / GB:.1f} GB free in {root.absolute()}")
+
+
+def stage_rows(root: Path) -> list[Row]:
+    """Return a row for each folder that a living process writes, or one that says there is none."""
+    rows = []
+    for lock in sorted(lock for place in LOCK_PLACES for lock in (root / place).rglob(".lock-*")):
+        if (holder := living_holder(lock)) is None:
+            continue
+        folder = lock.with_name(lock.name.removeprefix(".lock-"))
+        text = f"{folder.relative_to(root).as_posix()}, {holder}"
+        last = last_metrics(folder / "metrics.jsonl")
+        rows.append(Row("running", f"{text}: {describe(last)}" if last else text))
+    return rows or [Row("running", "no stage (no process holds a lock)")]
+
+
+def living_holder(lock: Path) -> str | None:
+    """Return who holds a lock file and since when, or None for one that a crash left behind."""
+    try:
+        held = read_json(lock)
+        pid, host, born = int(held["pid"]), str(held["host"]), float(held["born"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
+    if host != socket.gethostname():
+        return f"process {pid} on {host}"
+    try:
+        if psutil.Process(pid).create_time() != born:
+            return None
+    except psutil.Error:
+        return None
+    return f"process {pid} for {(time.time() - born) / 60:.0f} min"
+
+
+def last_metrics(path: Path) -> dict[str, Any] | None:
+    """Return the newest whole record of a metrics file that has a step, or None."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and "step" in record and "event" not in record:
+            return record
+    return None
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Return a metrics record as text: `step 120, loss 3.21, 5,400 tokens/s`."""
+    parts = [f"step {record['step']}"]
+    for key, text in (
+        ("loss", "loss {:.3f}"),
+        ("val_bpb", "{:.3f} bits per byte"),
+        ("accuracy", "accuracy {:.0%}"),
+        ("tokens_per_s", "{:,.0f} tokens/s"),
+        ("time_s", "{:,.0f} s"),
+    ):
+        if isinstance(record.get(key), int | float):
+            parts.append(text.format(record[key]))
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(main, MonitorConfig))

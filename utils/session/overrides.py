@@ -1,0 +1,106 @@
+"""Settings of single stages from the environment: PRETRAIN_LEARNING_RATE=1e-3 and the like.
+
+Make exports the variables of its command line, so both `export` and `make VAR=value` arrive here.
+Plain names (BATCH_SIZE) never reach a session: nobody could tell for which stage they are meant.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from utils.config.base import Section, StageConfig
+from utils.config.dpo import DPOConfig
+from utils.config.evaluate import EvaluateConfig
+from utils.config.prepare import PrepareConfig, SampleConfig
+from utils.config.pretrain import PretrainConfig
+from utils.config.sft import SFTConfig
+from utils.errors import ConfigError
+
+STAGE_CONFIGS: dict[str, type[StageConfig]] = {
+    "prepare": PrepareConfig,
+    "samples": SampleConfig,
+    "pretrain": PretrainConfig,
+    "sft": SFTConfig,
+    "dpo": DPOConfig,
+    "evaluate": EvaluateConfig,
+}
+PREFIXES = ("pretrain", "sft", "dpo")
+OWN_VARIABLES = frozenset({"SFT_DATASET", "DPO_DATASET"})
+"""Variables with a stage's prefix that are settings of the session itself."""
+OURS = {
+    "max_minutes": "SESSION_MINUTES sizes the whole box",
+    "output_dir": "sessions write to checkpoints/ and move earlier runs aside",
+    "model_path": "each stage starts from the one before",
+    "data_dir": "choose the corpus with CONFIG or SRC",
+    "data_path": "choose the corpus with CONFIG or SRC",
+    "data_dirs": "choose the corpus with CONFIG or SRC",
+    "dataset_path": "use SFT_DATASET or DPO_DATASET",
+    "resume_from_checkpoint": "use make resume",
+}
+"""Settings that a session decides, and what to use instead."""
+
+
+def stage_overrides(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the settings of each stage that variables with its prefix hold.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong value, or one that the session itself decides.
+    """
+    overrides: dict[str, dict[str, Any]] = {}
+    for stage in PREFIXES:
+        prefix = f"{stage.upper()}_"
+        given = {
+            name: value
+            for name, value in sorted(environ.items())
+            if name.startswith(prefix) and name not in OWN_VARIABLES and value
+        }
+        values = {name.removeprefix(prefix).lower(): value for name, value in given.items()}
+        overrides[stage] = check_flags(stage, values, prefix)
+    return {stage: values for stage, values in overrides.items() if values}
+
+
+def check_flags(stage: str, values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `values` (setting -> text or value) when stage's settings know and accept them.
+
+    Raises:
+        ConfigError: one line that names the variable (`prefix` + name) or setting.
+    """
+    config = STAGE_CONFIGS.get(stage)
+    if config is None:
+        raise ConfigError(f"stage {stage} takes no settings in a session: remove {values}")
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        shown = f"{prefix}{name.upper()}" if prefix else f"{stage}.{name}"
+        if name in OURS:
+            raise ConfigError(f"{shown}={value}: a session decides that: {OURS[name]}")
+        if name not in config.model_fields:
+            raise ConfigError(f"{shown}: no setting of stage {stage}: {_nearest(name, config)}")
+        typed[name] = _typed(config, name, value)
+    if typed:
+        config.build(typed, f"settings of stage {stage}")
+    return typed
+
+
+def _typed(config: type[StageConfig], name: str, value: Any) -> Any:
+    """Split text for a list setting; everything else is parsed by the settings themselves."""
+    is_list = str(config.model_fields[name].annotation).startswith("tuple")
+    return value.split() if is_list and isinstance(value, str) else value
+
+
+def _nearest(name: str, config: type[Section]) -> str:
+    match = difflib.get_close_matches(name, list(config.model_fields), n=1)
+    return f"did you mean {match[0]!r}?" if match else "see the script's --help"
+
+
+def to_flags(values: Mapping[str, Any]) -> list[str]:
+    """Return settings as command-line flags: {"seed": 1, "bf16": False} -> --seed 1 --bf16 False.
+
+    Settings that are None are left out.
+    """
+    flags: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, (list, tuple)):
+            flags += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            flags += [f"--{name}", str(value)]
+    return flags

@@ -1,0 +1,126 @@
+"""Measures how fast this machine computes and starts Python, in a process of its own.
+
+`python -m utils.session.probe` prints one JSON object; `measure_machine()` runs that. It also warms
+the disk cache for the stages that follow. `cpu_slowdown()` needs no torch and takes half a second.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from utils.errors import LumiError
+from utils.session.machine import describe_machine
+from utils.session.process import ROOT, child_environment
+
+GEMM_SIZE = 1024
+GEMM_S = 0.4
+REFERENCE_LOOPS_PER_S = 44e6
+"""Turns of the loop below per second on the machine that the cost table was measured on."""
+LOOP_S = 0.4
+PROBE_TIMEOUT_S = 600
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the plan needs to know about this machine."""
+
+    device: str
+    """cpu, cuda or mps."""
+    flops: float
+    """Matrix-product rate in FLOP/s at the best precision (bf16 where it is faster)."""
+    precision: str
+    """bf16 or fp32: which of the two that was."""
+    import_s: float
+    """Seconds to start Python and import torch, transformers and trl."""
+    memory_bytes: int
+    """Memory for training: of the GPU where there is one, else free RAM."""
+    machine: dict[str, Any]
+    """Names and versions, for the record (`utils.session.machine`)."""
+
+
+def cpu_slowdown() -> float:
+    """Return how many times slower one core here is than on the reference machine (0.25-8).
+
+    CPU time is counted: what other programs take at the moment says nothing about the machine.
+    """
+    until, rate, total = time.perf_counter() + LOOP_S, 0.0, 0
+    while (started := time.perf_counter()) < until:
+        for number in range(20_000):
+            total += number & 7
+        # The best turn: another program that is busy just now must not look like a slow machine.
+        rate = max(rate, 20_000 / (time.perf_counter() - started))
+    return min(max(REFERENCE_LOOPS_PER_S / rate, 0.25), 8.0)
+
+
+def measure_machine() -> Speed:
+    """Return the measured speed of this machine (about 10 s).
+
+    Raises:
+        LumiError: torch cannot be imported or used; the reason and `make check-env` are named.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "utils.session.probe"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=child_environment(os.environ),
+        timeout=PROBE_TIMEOUT_S,
+        check=False,
+    )
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LumiError(f"cannot measure this machine ({reason}): run make check-env")
+    return Speed(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _probe() -> Speed:
+    started = time.perf_counter()
+    import torch
+    from trl.trainer.dpo_trainer import DPOTrainer  # noqa: F401
+    from trl.trainer.sft_trainer import SFTTrainer  # noqa: F401
+
+    import_s = time.perf_counter() - started
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and torch.backends.mps.is_available():
+        device = "mps"
+    rates = {
+        "bf16": _gemm_flops(torch, device, torch.bfloat16),
+        "fp32": _gemm_flops(torch, device, torch.float32),
+    }
+    precision = max(rates, key=lambda name: rates[name])
+    memory = _memory_bytes(torch, device)
+    facts = describe_machine().as_json()
+    return Speed(device, rates[precision], precision, import_s, memory, facts)
+
+
+def _gemm_flops(torch: Any, device: str, dtype: Any) -> float:
+    """Return the best FLOP/s of a square product; GPUs get a bigger one, to be busy."""
+    size = GEMM_SIZE if device == "cpu" else 8 * GEMM_SIZE
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    for _ in range(2):
+        (a @ b)[0, 0].item()
+    until, best_s = time.perf_counter() + GEMM_S, float("inf")
+    while (started := time.perf_counter()) < until:
+        (a @ b)[0, 0].item()
+        best_s = min(best_s, time.perf_counter() - started)
+    return 2 * size**3 / best_s
+
+
+def _memory_bytes(torch: Any, device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_probe())) + "\n")

@@ -1,0 +1,154 @@
+"""Goes on with the newest unfinished session or pre-training run (make resume, no argument).
+
+A session goes on at the stage that was cut, with what is left of its box. A pre-training run that
+belongs to no unfinished session is started again with its recorded flags and continues from its
+newest good checkpoint. Exit 0 when there is nothing to resume: nothing is wrong then.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from utils.config.session import ResumeConfig
+from utils.errors import BudgetError, LumiError
+from utils.files import read_json
+from utils.session.process import ROOT, child_environment
+from utils.session.record import Session, list_sessions, refuse_second_session
+from utils.session.runner import REAL, Runner, Tools
+from utils.session.screen import Screen
+from utils.stage import run_stage, stop_request
+
+UNFINISHED = ("running", "interrupted")
+SAVING_S = 60.0
+"""Longest wait for a stage of a killed runner to save and end."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainRun:
+    """A pre-training run on the disk."""
+
+    folder: Path
+    record: dict[str, Any]
+    """Content of run.json."""
+
+    @property
+    def modified(self) -> float:
+        """When it last wrote something (Unix seconds)."""
+        return max(path.stat().st_mtime for path in self.folder.iterdir())
+
+
+def unfinished_sessions(runs_dir: Path) -> list[Session]:
+    """Return the sessions that can go on: interrupted ones, and the newest one if it failed."""
+    sessions = list_sessions(runs_dir)
+    found = [session for session in sessions if session.status == "interrupted"]
+    if sessions and sessions[-1].status == "failed" and "costs" in sessions[-1].plan:
+        found.append(sessions[-1])
+    return found
+
+
+def unfinished_runs(checkpoints_dir: Path, sessions: list[Session]) -> list[PretrainRun]:
+    """Return the unfinished pre-training runs that belong to none of `sessions`."""
+    found = []
+    for path in checkpoints_dir.glob("*/run.json"):
+        try:
+            run = PretrainRun(path.parent, read_json(path))
+        except LumiError as error:
+            log.warning("skipping %s", error)
+            continue
+        flags = " ".join(map(str, run.record.get("argv") or []))
+        is_owned = any(session.folder.name in flags for session in sessions)
+        if run.record.get("status") in UNFINISHED and flags and not is_owned:
+            found.append(run)
+    return found
+
+
+def resume(cfg: ResumeConfig, tools: Tools = REAL) -> None:
+    """Go on with what was interrupted last.
+
+    Raises:
+        LumiError: it failed again, or another process is at work on it.
+    """
+    refuse_second_session(cfg.runs_dir)
+    sessions = unfinished_sessions(cfg.runs_dir)
+    runs = unfinished_runs(cfg.checkpoints_dir, sessions)
+    if not sessions and not runs:
+        sys.stdout.write("nothing to resume: every session and pre-training run is finished\n")
+        return
+    session = max(sessions, key=last_life, default=None)
+    run = max(runs, key=lambda run: run.modified, default=None)
+    if session is not None and (run is None or last_life(session) >= run.modified):
+        resume_session(session, tools)
+    elif run is not None:
+        resume_run(run)
+
+
+def last_life(session: Session) -> float:
+    """Return when a session last noted the time it used (Unix seconds)."""
+    return (session.folder / "state.json").stat().st_mtime
+
+
+def resume_session(session: Session, tools: Tools = REAL) -> None:
+    """Go on with a session at the stage that was cut.
+
+    Raises:
+        BudgetError: its box is used up.
+    """
+    _wait_for_orphans(session)
+    left = session.left_s
+    if left <= 0:
+        raise BudgetError(
+            f"session {session.folder.name} has used up its {session.summary['minutes_budget']:g} "
+            "min: start a new one, with SESSION_MINUTES= for a larger box"
+        )
+    screen = Screen()
+    box = "" if session.box_s is None else f" with {left / 60:.1f} min left"
+    screen.say(f"Going on with session {session.folder.name}{box}", "bold")
+    for entry in session.summary["stages"]:
+        if entry["status"] != "finished":
+            entry["status"] = "waiting"
+    session.summary |= {"status": "running", "error": None, "finished": None}
+    session.start_clock()
+    session.event("resume", left_s=None if session.box_s is None else round(left, 1))
+    session.save()
+    Runner(session, screen, tools).run()
+
+
+def _wait_for_orphans(session: Session) -> None:
+    """Wait until the stage of a killed runner has saved; the kernel told it to stop."""
+    name = session.folder.name
+    stages = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(name in part for part in process.info["cmdline"] or [])
+        and process.info["cmdline"][:1] == [sys.executable]
+    ]
+    _gone, alive = psutil.wait_procs(stages, timeout=SAVING_S if stages else 0)
+    if alive:
+        raise LumiError(
+            f"a stage of session {name} is still running (process {alive[0].pid}): stop it first"
+        )
+
+
+def resume_run(run: PretrainRun) -> NoReturn:
+    """Become stage 02 again with the flags that the run was started with."""
+    flags = [str(part) for part in run.record["argv"]]
+    log.info("going on with pre-training %s", run.folder)
+    command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]
+    os.execve(sys.executable, command, child_environment(os.environ))
+
+
+def main(cfg: ResumeConfig) -> None:
+    """Resume, and say when there is nothing to resume."""
+    stop_request.install()
+    resume(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(main, ResumeConfig))

@@ -1,0 +1,151 @@
+"""Measures tokens per second of real training steps of a model size, in bounded time.
+
+The step is the one of stage 02: same attention, precision, compiled blocks, loss and optimizer.
+Each size is measured in a process of its own, so that the time limit holds and one that exhausts
+the memory takes nothing with it.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.model.sizing import flops_per_token
+from utils.session.machine import GB, Gpu, Machine
+from utils.session.model_plan import UTILISATION
+from utils.session.sizes import Size, largest_batch, read_size, step_bytes
+
+CPU_TOKENS = 4096
+"""Tokens of a step on a CPU: enough to keep it busy, few enough for a big model."""
+MOST_STEPS = 20
+MEASURED_S = 10.0
+"""Steps are timed for this long at most."""
+COMPILE_S = 60.0
+"""What compiling may take on a slow machine; it is left out where the limit is too tight for it."""
+SLOW_FACTOR = 4
+"""Uncompiled, on a machine that does other things too, a step takes up to this much longer."""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Outcome of one measurement."""
+
+    tokens_per_s: float | None
+    """None: not measured."""
+    note: str
+    """How it was measured (rows, compiled or not), or why it was not."""
+
+
+def measure_apart(size: Size, machine: Machine, rate: float, max_seconds: float) -> Throughput:
+    """Return the training throughput of `size`, at the latest after `max_seconds`.
+
+    `rate` are the FLOP/s of matrix products here.
+    """
+    task = {"path": str(size.path.absolute()), "machine": machine.as_json(), "rate": rate}
+    command = [sys.executable, "-m", "utils.session.throughput"]
+    try:
+        result = subprocess.run(
+            [*command, json.dumps({**task, "max_seconds": max_seconds})],
+            capture_output=True,
+            text=True,
+            timeout=max_seconds,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Throughput(None, f"skipped: no step done within {max_seconds:.0f} s")
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        return Throughput(None, f"failed (exit {result.returncode}): {last[:100]}")
+    return Throughput(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def measure(size: Size, machine: Machine, rate: float, max_seconds: float) -> Throughput:
+    """Return the training throughput of `size`, measured in this process."""
+    gpu = machine.device == "cuda"
+    memory = (machine.gpus[0].memory_gb if gpu else machine.memory_available_gb) * GB
+    length = size.training.max_length or size.model.sequence_length
+    most = size.training.batch_size if gpu else max(1, CPU_TOKENS // length)
+    rows = largest_batch(size, memory, most, gpu=gpu)
+    if not rows:
+        return Throughput(None, f"skipped: needs {step_bytes(size, 1, gpu=gpu) / GB:.1f} GB")
+    expected_s = rows * length * flops_per_token(size.model) / (UTILISATION[machine.device] * rate)
+    if 2 * expected_s > max_seconds:
+        needed_s = f"{2 * expected_s:.0f} s for two steps"
+        return Throughput(None, f"skipped: {needed_s} are over the limit of {max_seconds:.0f} s")
+    compile_blocks = max_seconds - SLOW_FACTOR * 2 * expected_s > COMPILE_S
+    step_s, compiled = _time_steps(size, machine, rows, compile_blocks=compile_blocks)
+    how = "compiled" if compiled else "not compiled"
+    return Throughput(rows * length / step_s, f"{rows} x {length} tokens a step, {how}")
+
+
+def _time_steps(
+    size: Size, machine: Machine, rows: int, *, compile_blocks: bool
+) -> tuple[float, bool]:
+    """Return (median seconds of a step, whether it was compiled)."""
+    import torch
+
+    from utils.training.speed import can_compile, choose_matmul_precision, compile_decoder
+
+    choose_matmul_precision(torch.device(machine.device))
+    model, step = _training_step(size, machine, rows)
+    wanted = can_compile(wanted=compile_blocks and size.training.compile, time_left_s=None)
+    compiled = wanted and compile_decoder(model, step)
+    step()
+    seconds: list[float] = []
+    until = time.perf_counter() + MEASURED_S
+    while not seconds or (len(seconds) < MOST_STEPS and time.perf_counter() < until):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), compiled
+
+
+def _training_step(size: Size, machine: Machine, rows: int) -> tuple[Any, Callable[[], None]]:
+    """Return a fresh model on its device and a function that does one whole training step."""
+    import torch
+
+    from utils.model.architecture import build_model
+    from utils.model.attention import choose_attention
+    from utils.training.loss import language_model_loss
+    from utils.training.optimizer import Optimizers, clip_gradients
+
+    device = torch.device(machine.device)
+    attention = choose_attention(device, flash=size.training.flash_attn)
+    model: Any = build_model(size.model, size.training.seed, attention)
+    model.to(device).train()
+    optimizers = Optimizers.build(model, size.training)
+    length = size.training.max_length or size.model.sequence_length
+    ids = torch.randint(4, size.model.vocab_size, (rows, length), device=device)
+    use_bf16 = machine.bf16 and size.training.bf16
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+            loss = language_model_loss(model, ids)
+        loss.backward()
+        clip_gradients(model, size.training.max_grad_norm)
+        optimizers.step(1.0)
+        loss.item()  # waits for the device
+
+    return model, step
+
+
+def _run(task: dict[str, Any]) -> None:
+    """Measure what `measure_apart` asked for and write the outcome as JSON."""
+    facts = task["machine"]
+    for key in ("gpus", "unused_gpus"):
+        facts[key] = tuple(Gpu(**gpu) for gpu in facts[key])
+    size, machine = read_size(Path(task["path"])), Machine(**facts)
+    outcome = measure(size, machine, task["rate"], task["max_seconds"])
+    sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+
+
+if __name__ == "__main__":
+    _run(json.loads(sys.argv[1]))

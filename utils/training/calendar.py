@@ -1,0 +1,41 @@
+"""Which steps are logged, validated and saved: functions of the step and the plan."""
+
+from dataclasses import dataclass
+
+from utils.config.pretrain import PretrainConfig
+from utils.training.plan import EVALUATIONS
+
+LOG_POINTS = 100
+"""Records of loss and learning rate per run at least, however short it is."""
+EVALUATIONS_UNBOXED = 10
+SAVE_EVERY_S = 300.0
+"""A kill loses no more than this many seconds, whatever --save_steps says."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """What is due after a step; `total` is None while the length of the run is not yet known."""
+
+    cfg: PretrainConfig
+
+    def is_log_due(self, step: int, total: int | None) -> bool:
+        """Every --logging_steps, at least `LOG_POINTS` times in a run, and on the last step."""
+        every = min(self.cfg.logging_steps, max(1, (total or 1) // LOG_POINTS))
+        return step % every == 0 or step == total
+
+    def is_validation_due(self, step: int, total: int | None, since: int) -> bool:
+        """Every --eval_steps, or `since` steps after the last one when that is a share of the run.
+
+        The last step is left out, and what comes so shortly before it that it tells nothing new.
+        """
+        if total is None or step >= total:
+            return False
+        if self.cfg.eval_steps:
+            return step % self.cfg.eval_steps == 0
+        every = max(1, total // (EVALUATIONS if self.cfg.max_minutes else EVALUATIONS_UNBOXED))
+        return since >= every and total - step >= every / 2
+
+    def is_save_due(self, step: int, total: int | None, unsaved_s: float) -> bool:
+        """Every --save_steps and when `SAVE_EVERY_S` seconds are unsaved; not on the last step."""
+        is_late = unsaved_s > SAVE_EVERY_S
+        return (is_late or step % self.cfg.save_steps == 0) and step != total

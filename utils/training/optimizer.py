@@ -1,0 +1,107 @@
+"""Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
+
+Reference: Muon (Jordan et al., 2024); AdamW (Loshchilov and Hutter, 2019).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from utils.config.pretrain import PretrainConfig
+from utils.errors import CheckpointError
+
+BETAS = (0.9, 0.95)
+MOMENTUM = 0.95
+MUON_STATE = ("momentum_buffer",)
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Optimizers:
+    """One or two torch optimizers that step together; state is addressed by parameter name."""
+
+    names: dict[Tensor, str]
+    members: tuple[tuple[Optimizer, float], ...]
+    """Each optimizer with its peak learning rate."""
+
+    @classmethod
+    def build(cls, model: nn.Module, cfg: PretrainConfig) -> "Optimizers":
+        """Sort the parameters of `model` by `cfg.optimizer`; only block matrices decay."""
+        names: dict[Tensor, str] = {tensor: name for name, tensor in model.named_parameters()}
+        matrices = [p for p, name in names.items() if ".layers." in name and p.ndim == 2]
+        others = [p for p, name in names.items() if not (".layers." in name and p.ndim == 2)]
+        fused = next(iter(names)).device.type in ("cpu", "cuda")
+        groups = [{"params": others, "weight_decay": 0.0}]
+        if cfg.optimizer == "adamw":
+            groups.append({"params": matrices, "weight_decay": cfg.weight_decay})
+        adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
+        members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
+        if cfg.optimizer == "muon":
+            muon = Muon(
+                matrices,
+                lr=cfg.muon_learning_rate,
+                momentum=MOMENTUM,
+                weight_decay=cfg.weight_decay,
+            )
+            members.append((muon, cfg.muon_learning_rate))
+        return cls(names, tuple(members))
+
+    def step(self, factor: float) -> None:
+        """Update the weights at `factor` times the peak learning rates and drop the gradients."""
+        for optimizer, peak in self.members:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the whole state as `parameter name:key` -> tensor."""
+        return {
+            f"{self.names[parameter]}:{key}": value
+            for optimizer, _ in self.members
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` returned.
+
+        Raises:
+            CheckpointError: the state belongs to other parameters or to another optimizer.
+        """
+        left = dict(tensors)
+        for optimizer, parameter in self._owned():
+            for key in (
+                ("momentum_buffer",)
+                if isinstance(optimizer, Muon)
+                else (
+                    "step",
+                    "exp_avg",
+                    "exp_avg_sq",
+                )
+            ):
+                name = f"{self.names[parameter]}:{key}"
+                if name not in left:
+                    raise CheckpointError(
+                        f"optimizer state lacks {name}: resume with the same --optimizer and model"
+                    )
+                optimizer.state[parameter][key] = left.pop(name).to(parameter.device)
+        if left:
+            raise CheckpointError(
+                f"optimizer state has {next(iter(left))}, which this run lacks: resume with the "
+                "same --optimizer and model"
+            )
+
+    def _owned(self) -> Iterator[tuple[Optimizer, nn.Parameter]]:
+        for optimizer, _ in self.members:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield optimizer, parameter
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+    """Scale the gradients down to `max_norm` at most; return the norm they had."""
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)

@@ -1,0 +1,171 @@
+"""A pre-training run and its folder: continued, moved aside or new; resumed from where."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.config.pretrain import PretrainConfig
+from utils.errors import CheckpointError, DataError, Interrupted
+from utils.files import fingerprint, move_aside, one_writer, read_json
+from utils.log import is_main_process
+from utils.training.checkpoint import STATE_FILE, resumable
+from utils.training.inputs import Inputs
+from utils.training.metrics import RUN_FILE, RunRecord
+
+NOT_IDENTITY = frozenset(
+    {
+        "batch_size", "gradient_accumulation_steps", "cpu", "data_dir", "data_path", "data_dirs",
+        "eval_steps", "eval_tokens", "logging_steps", "max_minutes", "model_name", "output_dir",
+        "preflight", "resume_from_checkpoint", "save_steps", "save_total_limit", "tensorboard",
+        "wandb",
+    }
+)  # fmt: skip
+"""Settings that do not change which model comes out (the global batch is looked at instead)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives and what it goes on from."""
+
+    inputs: Inputs
+    folder: Path
+    checkpoint: Path | None
+    """Checkpoint to restore, or None for step 0."""
+    is_continued: bool
+    """Whether metrics and plan in the folder belong to this run."""
+    settings_hash: str
+    """Identity: equal hashes give equal bits for an equal plan."""
+    record: RunRecord
+
+    @property
+    def cfg(self) -> PretrainConfig:
+        """Settings with the vocabulary of the tokenizer."""
+        return self.inputs.cfg
+
+    @property
+    def data_dirs(self) -> tuple[Path, ...]:
+        """Prepared folders."""
+        return self.inputs.data_dirs
+
+    @property
+    def length(self) -> int:
+        """Tokens per training row."""
+        return min(self.cfg.max_length or self.cfg.sequence_length, self.cfg.sequence_length)
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """Folder of the tokenizer."""
+        return self.data_dirs[0] / "tokenizer"
+
+    def card(self) -> dict[str, Any]:
+        """Return what lumi.json of the checkpoints says."""
+        return {
+            "stage": "pretrain",
+            "template": None,
+            "tokenizer_sha256": self.inputs.manifest["tokenizer_sha256"],
+            "settings": self.cfg.resolved(),
+            "parent": None,
+            "dataset": self.inputs.manifest["name"],
+        }
+
+
+@contextmanager
+def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) -> Iterator[Run]:
+    """Yield the run that `inputs` mean, its folder locked; run.json tells how it ended.
+
+    `share` hands rank 0's decision to the other processes.
+
+    Raises:
+        LumiError: checkpoint or folder cannot be used.
+    """
+    cfg = inputs.cfg
+    folder = cfg.output_dir / cfg.model_name
+    identity = run_identity(inputs)
+    with ExitStack() as stack:
+        if is_main_process():
+            stack.enter_context(one_writer(folder))
+        start = choose_start(cfg, folder, identity) if is_main_process() else None
+        checkpoint, is_continued = share(start)
+        record = RunRecord(folder, "pretrain", cfg.resolved())
+        record.write(settings_hash=identity)
+        run = Run(inputs, folder, checkpoint, is_continued, identity, record)
+        try:
+            yield run
+        except (Interrupted, KeyboardInterrupt):
+            record.end("interrupted")
+            raise
+        except BaseException:
+            record.end("failed")
+            raise
+
+
+def run_identity(inputs: Inputs) -> str:
+    """Return the hash of all that decides the bits of a run besides its plan and the machine."""
+    values = inputs.cfg.resolved()
+    settings = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    return fingerprint({**settings, "rows": global_rows(inputs.cfg), "data": inputs.identity})
+
+
+def global_rows(cfg: PretrainConfig) -> int:
+    """Return the rows of one optimizer step over all processes."""
+    return cfg.batch_size * cfg.gradient_accumulation_steps * world_size()
+
+
+def world_size() -> int:
+    """Return the number of processes that the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path | None, bool]:
+    """Return (checkpoint to restore or None, whether `folder` is continued).
+
+    Raises:
+        CheckpointError: --resume_from_checkpoint names nothing that can be resumed.
+    """
+    if cfg.resume_from_checkpoint is not None:
+        checkpoint = find_resume(cfg.resume_from_checkpoint)
+        inside = checkpoint.resolve().parent == folder.resolve()
+        if not inside:
+            move_aside(folder)
+        return checkpoint, inside
+    if (folder / RUN_FILE).is_file() and _is_unfinished(folder, identity):
+        checkpoint = next(resumable(folder), None)
+        log.info(
+            "continuing the unfinished run in %s from %s",
+            folder,
+            checkpoint.name if checkpoint else "its beginning (no checkpoint yet)",
+        )
+        return checkpoint, True
+    move_aside(folder)
+    return None, False
+
+
+def _is_unfinished(folder: Path, identity: str) -> bool:
+    try:
+        found = read_json(folder / RUN_FILE)
+    except DataError:
+        return False
+    return found.get("status") != "finished" and found.get("settings_hash") == identity
+
+
+def find_resume(path: Path) -> Path:
+    """Return the checkpoint that --resume_from_checkpoint means.
+
+    Raises:
+        CheckpointError: there is none that is whole.
+    """
+    if (path / STATE_FILE).is_file():
+        return path
+    checkpoint = next(resumable(path), None) if path.is_dir() else None
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{path} holds no checkpoint to resume: pass a step_N folder or a run folder that has "
+            "one, or start anew without --resume_from_checkpoint"
+        )
+    return checkpoint

@@ -1,0 +1,67 @@
+"""The learning rate as a pure function of the plan and the step: warmup, stable, decay to zero."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warmup-stable-decay over `total` steps; only the start of the decay moves with `total`."""
+
+    total: int
+    """Steps of the run."""
+    warmup: int
+    """Steps of linear warmup."""
+    decay_ratio: float
+    """Share of the run that decays."""
+    decay_start: int
+    """Step at which the line to zero begins."""
+    decay_peak: float = 1.0
+    """Factor at `decay_start`."""
+
+    @classmethod
+    def plan(cls, total: int, warmup: int, decay_ratio: float) -> Self:
+        """Return the schedule of a run of `total` steps; warmup takes a tenth of it at most."""
+        start = total - max(1, round(total * decay_ratio))
+        warmup = min(warmup, max(1, total // 10))
+        return cls(total, warmup, decay_ratio, max(start, min(warmup, total - 1)))
+
+    def factor(self, step: int) -> float:
+        """Return the fraction of the peak rate for step number `step` (0 is the first)."""
+        if step < self.warmup and step < self.decay_start:
+            return (step + 1) / self.warmup
+        if step < self.decay_start:
+            return 1.0
+        left = (self.total - step) / max(1, self.total - self.decay_start)
+        return self.decay_peak * min(1.0, max(0.0, left))
+
+    def replanned(self, step: int, total: int) -> Self:
+        """Return the schedule from `step` on when the run is to end after `total` steps.
+
+        Before the decay its start moves; inside it the rate goes on from its present value in a
+        straight line to zero at the new end.
+        """
+        total = max(total, step + 1)
+        fresh = self.plan(total, self.warmup, self.decay_ratio)
+        if step < self.decay_start and step <= fresh.decay_start:
+            return replace(fresh, warmup=self.warmup)
+        return replace(self, total=total, decay_start=step, decay_peak=self.factor(step))
+
+
+@dataclass(frozen=True)
+class Replan:
+    """A change of the length of the run, written down before it takes effect."""
+
+    step: int
+    """First step under the new plan."""
+    total: int
+    """New number of steps."""
+
+
+def replay(base: Schedule, events: Iterable[Replan], step: int) -> Schedule:
+    """Return the schedule that holds for `step`: `base` changed by the events up to there."""
+    for event in events:
+        if event.step <= step:
+            base = base.replanned(event.step, event.total)
+    return base
