@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
 
 from utils.config.pretrain import PretrainConfig
-from utils.stage import run_stage, stop_request
+from utils.stage import leave, run_stage, stop_request
 
 log = logging.getLogger("pretrain")
 
@@ -63,4 +63,4 @@ def main(cfg: PretrainConfig) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage(main, PretrainConfig))
+    leave(run_stage(main, PretrainConfig))

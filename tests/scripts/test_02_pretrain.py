@@ -238,6 +238,63 @@ def test_missing_data_names_the_remedy(run_script, tmp_path):
     assert "make prepare" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_finished_run_can_be_made_longer(prepared_dir, tmp_path, load_script):
+    main = load_script("02_pretrain").main
+    cfg = settings(prepared_dir, tmp_path, max_steps=4)
+    final = main(cfg)
+    longer = dict(max_steps=8, resume_from_checkpoint=final.parent)
+    main(cfg.model_copy(update=longer))
+    records = read_lines(final.parent / "metrics.jsonl")
+    rates = {r["step"]: r["learning_rate"] for r in records if "loss" in r}
+    assert rates[5] > rates[4] and rates[8] < rates[5]
+    assert read_json(final.parent / "run.json")["summary"]["steps"] == 8
+
+
+@pytest.mark.slow
+def test_a_killed_box_goes_on_with_what_is_left_of_it(prepared_dir, tmp_path, root, run_script):
+    arguments = [*flags(max_steps=10**7, max_minutes=1, save_steps=20)]
+    arguments += ["--data_dir", str(prepared_dir), "--output_dir", str(tmp_path)]
+    command = [sys.executable, root / "scripts" / "02_pretrain.py", *arguments]
+    killed(command, tmp_path / "tiny", signal.SIGKILL, tmp_path, ONE_THREAD)
+    used_s = max(r["time_s"] for r in read_lines(tmp_path / "tiny" / "metrics.jsonl"))
+    started = time.monotonic()
+    done = run_script("02_pretrain", *arguments, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert 0.85 * 60 < used_s + time.monotonic() - started <= 60
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(prepared_dir, tmp_path, root, run_script):
+    common = [*flags(gradient_accumulation_steps=1, bf16="false"), "--data_dir", prepared_dir]
+    one = run_script(
+        "02_pretrain", *common, "--batch_size", 8, "--output_dir", tmp_path / "a", env=ONE_THREAD
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2]
+    command = [
+        *launch,
+        root / "scripts" / "02_pretrain.py",
+        *common,
+        "--output_dir",
+        tmp_path / "b",
+    ]
+    env = {**os.environ, **ONE_THREAD}
+    two = subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, capture_output=True)
+    assert one.returncode == two.returncode == 0, two.stderr
+    left, right = (
+        [r["loss"] for r in read_lines(tmp_path / name / "tiny" / "metrics.jsonl") if "loss" in r]
+        for name in "ab"
+    )
+    assert len(left) == 12 and right == pytest.approx(left, abs=5e-3)
+
+
+@pytest.mark.slow
+def test_fewer_processes_than_asked_for_are_refused(prepared_dir, tmp_path, root):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2]
+    command = [*launch, root / "scripts" / "02_pretrain.py", *flags(), "--data_dir", prepared_dir]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "2 processes were asked for, 1 came together" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_killed_compiled_run_goes_on_to_the_same_bytes(prepared_dir, tmp_path, root, run_script):
     env = {**ONE_THREAD, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from utils.finetuning.plan import StepPlan, TimeBox
+from utils.finetuning.plan import SAFETY, StepPlan, TimeBox
 from utils.finetuning.records import AdapterRun
 from utils.log import Task, progress
 from utils.stage import stop_request
@@ -34,7 +34,6 @@ class Conductor(TrainerCallback):
         """Tokens of all rows up to the end of each optimizer step."""
         self.stopped_at: int | None = None
         self.last_loss = math.nan
-        self.first: dict[str, float] = {}
         self._started = self._mark = time.monotonic()
         self._marked_step = 0
         self._next_plan = 4
@@ -53,7 +52,7 @@ class Conductor(TrainerCallback):
     ) -> None:
         """Show the step; stop at the planned end, at the end of the box, or on a signal."""
         step = state.global_step
-        if self.box.minutes is not None and step >= self._next_plan:
+        if self.box.minutes is not None and (step >= self._next_plan or self._plan_is_old()):
             self._replan(step)
         if self._task is not None:
             self._task.total = self.plan.total
@@ -80,7 +79,6 @@ class Conductor(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         values = {ours: float(logs[name]) for name, ours in METRIC_NAMES.items() if name in logs}
-        self.first = self.first or values
         self.last_loss = values["loss"]
         elapsed_s = time.monotonic() - self._started
         tokens = self.tokens[min(state.global_step, len(self.tokens)) - 1]
@@ -93,13 +91,25 @@ class Conductor(TrainerCallback):
         """Take the progress line away."""
         self._exit.close()
 
+    def _plan_is_old(self) -> bool:
+        """Tell whether a tenth of the time left has passed since the last look."""
+        return time.monotonic() - self._mark > 0.1 * max(1.0, self.box.training_left_s)
+
     def _step_s(self, step: int) -> float:
-        """Return seconds of a step since the last plan."""
-        return (time.monotonic() - self._mark) / max(1, step - self._marked_step)
+        """Return seconds of a step: the mean of the whole run's and of those since the last plan.
+
+        One slow step, or a fast stretch on a shared machine, must not turn the plan over.
+        """
+        now = time.monotonic()
+        overall_s = (now - self._started) / max(1, step)
+        if step == self._marked_step:
+            return overall_s
+        return (overall_s + (now - self._mark) / (step - self._marked_step)) / 2
 
     def _replan(self, step: int) -> None:
         step_s = self._step_s(step)
-        total = step + self.box.fitting_steps(step_s, self.plan.most - step) if step else 0
+        fits = self.box.training_left_s * SAFETY / step_s
+        total = step + int(min(self.plan.most - step, max(0, fits)))
         if self.plan.change(step, total):
             self.run.event("replan", step, total=self.plan.total, step_s=round(step_s, 4))
         self._mark, self._marked_step = time.monotonic(), step

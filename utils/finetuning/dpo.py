@@ -20,8 +20,9 @@ from trl.trainer.dpo_config import DPOConfig as TRLConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from utils.config.dpo import DPOConfig
-from utils.errors import PreflightError
+from utils.errors import CheckpointError, PreflightError
 from utils.evaluation.likelihood import score_pairs
+from utils.files import read_json
 from utils.finetuning import runner
 from utils.finetuning.datasets import (
     BadRow,
@@ -43,6 +44,7 @@ from utils.finetuning.plan import StepPlan, TimeBox
 from utils.finetuning.records import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
 from utils.model.checkpoints import LoadedModel
+from utils.training.metrics import RUN_FILE
 
 FIRST_LOSS = math.log(2)
 FIRST_LOSS_TOLERANCE = 1e-3
@@ -108,10 +110,27 @@ def policy(cfg: DPOConfig) -> AdaptedModel:
         CheckpointError: there is neither, or the adapter's base is missing or another one.
     """
     adapter = adapter_of(cfg.model_path)
+    if adapter is not None and adapter != cfg.model_path:
+        require_finished(cfg.model_path)
     if adapter is not None:
         log.info("continuing the adapter %s", adapter)
         return load_adapter(adapter)
     return new_adapter(base_checkpoint(cfg.model_path), cfg, train_embedding=False)
+
+
+def require_finished(run: Path) -> None:
+    """Check that a run folder was not left half-way.
+
+    Raises:
+        CheckpointError: its run.json says that it was.
+    """
+    if (run / RUN_FILE).is_file() and (status := read_json(run / RUN_FILE).get("status")) != (
+        "finished"
+    ):
+        raise CheckpointError(
+            f"{run} is {status}, not finished: run stage 03 again, or pass --model_path "
+            f"{run / ADAPTER} to take the adapter as it is"
+        )
 
 
 def load_data(cfg: DPOConfig, adapted: AdaptedModel) -> DPOData:
@@ -155,12 +174,12 @@ def build_trainer(
 ) -> PairTrainer:
     """Return TRL's trainer on the rows in their order; it adds the frozen reference adapter."""
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    columns = {name: [getattr(rows, name)[number] for number in order] for name in names}
+    columns = {name: getattr(rows, name) for name in names}
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
     return PairTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
         args=runner.on_one_device(TRLConfig(**settings, beta=cfg.beta, loss_type=["sigmoid"])),
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=Dataset.from_dict(columns).select(order),
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
     )

@@ -121,15 +121,12 @@ def train_adapter(
     """
     plan = runner.first_plan(cfg, len(rows))
     order = runner.training_order(cfg, rows.lengths, plan.most)
-    columns = {
-        "input_ids": [rows.input_ids[number] for number in order],
-        "labels": [rows.labels[number] for number in order],
-    }
+    columns = {"input_ids": rows.input_ids, "labels": rows.labels}
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
     trainer = SFTTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
         args=runner.on_one_device(TRLConfig(**settings, shuffle_dataset=False)),
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=Dataset.from_dict(columns).select(order),
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
     )

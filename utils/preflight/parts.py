@@ -34,7 +34,7 @@ class Part:
             yield from self.proofs()
         except LumiError as error:
             what, _, remedy = str(error).partition(": ")
-            yield CheckResult(self.name, what, "to be readable", False, remedy or "correct it")
+            yield CheckResult("input", what, "to be readable", False, remedy or "correct it")
 
 
 def parts(cfg: PreflightConfig) -> list[Part]:

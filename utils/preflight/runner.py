@@ -110,10 +110,11 @@ def main(cfg: PreflightConfig) -> None:
     found = parts(cfg)
     results: list[CheckResult] = []
     with undisturbed():
-        for result in (result for part in found for result in part.results()):
-            results.append(result)
-            sys.stdout.write(f"{'ok    ' if result.ok else 'FAILED'} {_text(result)}\n")
-            sys.stdout.flush()
+        for part in found:
+            for result in part.results():
+                results.append(result)
+                sys.stdout.write(_line(part.name, result))
+                sys.stdout.flush()
     for part in found:
         if part.missing:
             sys.stdout.write(f"not checked: {part.name}: {part.missing}\n")
@@ -127,8 +128,10 @@ def main(cfg: PreflightConfig) -> None:
     sys.stdout.write(f"preflight: {len(results)} checks passed in {elapsed_s:.1f} s\n")
 
 
-def _text(result: CheckResult) -> str:
-    return f"{result.name}: {result.measured}" if result.ok else result.line()
+def _line(part: str, result: CheckResult) -> str:
+    if result.ok:
+        return f"ok     {part}: {result.name}: {result.measured}\n"
+    return f"FAILED {part}: {result.line()}\n"
 
 
 if __name__ == "__main__":

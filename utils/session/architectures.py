@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from utils.config.machine import ArchitecturesConfig
+from utils.errors import LumiError
 from utils.files import write_atomic
 from utils.model.sizing import count_parameters, flops_per_token
 from utils.session.machine import GB, describe_machine
@@ -51,6 +52,9 @@ MEASURED_COLUMNS = (
     ("measured_with", "measured with"),
 )
 
+FAILED = "failed"
+"""Beginning of the note of a measurement that broke off."""
+
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
@@ -71,6 +75,13 @@ def main(cfg: ArchitecturesConfig) -> None:
         text = json.dumps({"architectures": records, "format": 1}, indent=2)
         write_atomic(cfg.output_path, text + "\n")
         sys.stdout.write(f"written: {cfg.output_path}\n")
+    if broken := [
+        record for record in records if record.get("measured_with", "").startswith(FAILED)
+    ]:
+        raise LumiError(
+            f"{broken[0]['model']} could not be measured: {broken[0]['measured_with']}: "
+            "run `make check-env`"
+        )
 
 
 def describe(size: Size) -> Record:

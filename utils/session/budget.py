@@ -40,6 +40,8 @@ class Costs:
     """Seconds of each stage before and after training; all of it for the others."""
     least: Mapping[str, float]
     """Seconds of pure training below which a training stage makes no sense."""
+    tight: float = TIGHT
+    """How far a small box may squeeze the fixed costs before it is refused."""
 
 
 def estimate_costs(slowdown: float, import_s: float, corpus_mb: float) -> Costs:
@@ -62,7 +64,7 @@ def margin_s(box_s: float) -> float:
 
 def minimum_minutes(stages: Sequence[str], costs: Costs) -> int:
     """Return the smallest box, in whole minutes, that `stages` and the report fit into."""
-    needed_s = TIGHT * sum(costs.fixed[stage] for stage in [*stages, "report"])
+    needed_s = costs.tight * sum(costs.fixed[stage] for stage in [*stages, "report"])
     needed_s += sum(costs.least.get(stage, 0.0) for stage in stages)
     box_s = (needed_s + MARGIN_S) / (1 - MARGIN_SHARE)
     return math.ceil(min(box_s, needed_s + MARGIN_CAP_S) / 60)
@@ -88,7 +90,7 @@ def plan_seconds(
     least_s = sum(costs.least[stage] for stage in training)
     fixed_s = sum(costs.fixed[stage] for stage in [*stages, "report"])
     free_s = left_s - margin_s(box_s)
-    squeeze = min(1.0, max(TIGHT, (free_s - least_s) / fixed_s))
+    squeeze = min(1.0, max(costs.tight, (free_s - least_s) / fixed_s))
     pool = free_s - squeeze * fixed_s
     if pool < least_s - 1e-6:
         needed = math.ceil((box_s + (least_s - pool) / (1 - MARGIN_SHARE)) / 60)

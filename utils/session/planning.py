@@ -15,6 +15,7 @@ from utils.config.session import SessionConfig
 from utils.errors import BudgetError, ConfigError
 from utils.files import write_json
 from utils.session.budget import (
+    TIGHT,
     TRAINING_STAGES,
     Costs,
     estimate_costs,
@@ -74,7 +75,7 @@ def _measure_and_plan(
     session: Session, corpus: Corpus | None, screen: Screen, measure: Callable[[], Speed]
 ) -> None:
     cfg, summary = session.cfg, session.summary
-    slowdown = cpu_slowdown()
+    cpu, slowdown = cpu_slowdown()
     raw_mb = (corpus.raw_bytes or 0.0) / 1e6 if corpus else 0.0
     box = "without a time box" if cfg.minutes is None else f"in {cfg.minutes:g} min"
     screen.say(f"Session {cfg.name} {box}: {', '.join(cfg.stages)}")
@@ -82,8 +83,10 @@ def _measure_and_plan(
     speed = measure()
     summary["machine"] = speed.machine | {"device": speed.device, "gflops": speed.flops / 1e9}
     costs = estimate_costs(slowdown, speed.import_s, raw_mb)
+    # Other programs may end soon: they make the plan careful, they are no reason to refuse a box.
+    costs = replace(costs, tight=TIGHT * cpu / slowdown)
     if "pretrain" in cfg.stages:
-        model, costs = _plan_model(session, corpus, speed, costs, slowdown)
+        model, costs = _plan_model(session, corpus, speed, costs)
         session.plan["model"] = asdict(model)
         write_json(session.folder / "pretrain_config.json", model.settings)
         session.event("model", **asdict(model))
@@ -98,7 +101,7 @@ def _measure_and_plan(
 
 
 def _plan_model(
-    session: Session, corpus: Corpus | None, speed: Speed, costs: Costs, slowdown: float
+    session: Session, corpus: Corpus | None, speed: Speed, costs: Costs
 ) -> tuple[ModelPlan, Costs]:
     """Return the model for the box, and the costs now that its tokenizer is known."""
     cfg = session.cfg
@@ -107,10 +110,11 @@ def _plan_model(
     raw_bytes = corpus.raw_bytes if corpus else None
     if cfg.minutes is None:
         return _full_size(paths[-1], overrides, speed), costs
-    train_s = _divide(session, costs, cfg.stages)["pretrain"] - costs.fixed["pretrain"]
+    planned_s = _divide(session, costs, cfg.stages)["pretrain"]
+    train_s = max(planned_s - costs.fixed["pretrain"], costs.least["pretrain"])
     model = choose_model(paths, train_s, speed, raw_bytes, overrides)
     if corpus and is_prepared(corpus, model.settings["vocab_size"], cfg.work_dir):
-        costs = estimate_costs(slowdown, speed.import_s, 0.0)
+        costs = replace(costs, fixed={**costs.fixed, "prepare": 4.0 + speed.import_s})
     steps_per_s = model.tokens_per_s / model.tokens_per_step
     settings = {"save_steps": max(20, round(SAVE_EVERY_S * steps_per_s)), **model.settings}
     cap = model.max_steps(raw_bytes)
@@ -247,7 +251,7 @@ def check_settings(cfg: SessionConfig) -> None:
         find_corpus(cfg)
     if cfg.minutes is None:
         return
-    slowdown = cpu_slowdown()
+    slowdown, _ = cpu_slowdown()
     least = minimum_minutes(cfg.stages, estimate_costs(slowdown, NOMINAL_IMPORT_S * slowdown, 0.0))
     if cfg.minutes < least:
         raise BudgetError(

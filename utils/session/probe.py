@@ -45,18 +45,22 @@ class Speed:
     """Names and versions, for the record (`utils.session.machine`)."""
 
 
-def cpu_slowdown() -> float:
-    """Return how many times slower one core here is than on the reference machine (0.25-8).
+def cpu_slowdown() -> tuple[float, float]:
+    """Return how many times slower one core is than on the reference machine, by two clocks.
 
-    CPU time is counted: what other programs take at the moment says nothing about the machine.
+    The first counts CPU time (the machine itself), the second wall time (what other programs leave
+    of it at the moment); both lie between 0.25 and 8.
     """
-    until, rate, total = time.perf_counter() + LOOP_S, 0.0, 0
-    while (started := time.perf_counter()) < until:
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    loops, total = 0, 0
+    while time.perf_counter() - wall_s < LOOP_S:
         for number in range(20_000):
             total += number & 7
-        # The best turn: another program that is busy just now must not look like a slow machine.
-        rate = max(rate, 20_000 / (time.perf_counter() - started))
-    return min(max(REFERENCE_LOOPS_PER_S / rate, 0.25), 8.0)
+        loops += 20_000
+    wanted_s = loops / REFERENCE_LOOPS_PER_S
+    used = (time.process_time() - cpu_s, time.perf_counter() - wall_s)
+    cpu, wall = (min(max(seconds / wanted_s, 0.25), 8.0) for seconds in used)
+    return cpu, max(cpu, wall)
 
 
 def measure_machine() -> Speed:

@@ -40,7 +40,7 @@ class Screen:
         self.say(header, "bold")
         self._note = "starting"
         if self._console.is_terminal:
-            self._status = self._console.status("starting")
+            self._status = self._console.status("starting", refresh_per_second=2)
             self._status.start()
 
     def end(self) -> None:

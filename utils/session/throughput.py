@@ -60,7 +60,7 @@ def measure_apart(size: Size, machine: Machine, rate: float, max_seconds: float)
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Throughput(None, f"skipped: no step done within {max_seconds:.0f} s")
+        return Throughput(None, f"skipped: no step done within {max_seconds:g} s")
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
         return Throughput(None, f"failed (exit {result.returncode}): {last[:100]}")
@@ -96,7 +96,9 @@ def _time_steps(
 
     choose_matmul_precision(torch.device(machine.device))
     model, step = _training_step(size, machine, rows)
-    wanted = can_compile(wanted=compile_blocks and size.training.compile, time_left_s=None)
+    wanted = can_compile(
+        wanted=compile_blocks and size.training.compile, left_s=None, startup_s=0.0
+    )
     compiled = wanted and compile_decoder(model, step)
     step()
     seconds: list[float] = []

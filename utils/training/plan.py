@@ -17,7 +17,7 @@ import psutil
 
 from utils.errors import BudgetError, DataError
 from utils.files import read_json, write_json
-from utils.training.schedule import Replan, Schedule, replay
+from utils.training.schedule import ENDLESS, Replan, Schedule, replay
 
 PLAN_FILE = "plan.json"
 CALIBRATION_STEPS = 4
@@ -28,7 +28,7 @@ RESERVE_FACTOR = 1.5
 """Slack on the measured times of the last validation and save: another process may wake up."""
 MARGIN = 0.01
 """Share of the box that is never planned (interpreter shutdown, clock), one second at least."""
-EXIT_SHARE = 0.35
+EXIT_SHARE = 0.2
 """Seconds that the interpreter takes to shut down, per second it took to start."""
 EVALUATIONS = 6
 """Validations in a time box when --eval_steps is unset."""
@@ -72,24 +72,17 @@ class Plan:
 
     def schedule(self, step: int) -> Schedule:
         """Return the schedule that holds for `step`; before the first plan it only warms up."""
-        lengths = self._lengths(step)
-        if not lengths:
-            endless = 10**12
-            return Schedule(endless, max(1, self.warmup), self.decay_ratio, endless)
-        base = Schedule.plan(lengths[0].total, self.warmup, self.decay_ratio)
-        return replay(base, lengths[1:], step)
+        lengths = (
+            Replan(event["step"], event["total"], event.get("is_fresh", False))
+            for event in self.events
+            if "total" in event
+        )
+        return replay(lengths, step, self.warmup, self.decay_ratio)
 
     def total(self, step: int) -> int | None:
-        """Return the length of the run as planned at `step`; None before the first plan."""
-        lengths = self._lengths(step)
-        return lengths[-1].total if lengths else None
-
-    def _lengths(self, step: int) -> list[Replan]:
-        return [
-            Replan(event["step"], event["total"])
-            for event in self.events
-            if "total" in event and event["step"] <= step
-        ]
+        """Return the length of the run as planned at `step`; None while it is not known."""
+        totals = [e["total"] for e in self.events if "total" in e and e["step"] <= step]
+        return totals[-1] if totals and totals[-1] < ENDLESS else None
 
     @property
     def planned_until(self) -> int:
@@ -133,11 +126,13 @@ class TimeBox:
     """Seconds until training began; the end of a process takes longer where its start did."""
     step_s: float = 0.0
     """Seconds of a step: a mean that forgets with the last tenth of the run."""
+    measured_steps: int = 0
     last_step: int = -1
     """Step of the last decision."""
 
     def measured(self, seconds: float, total: int) -> None:
         """Take in the duration of one more step."""
+        self.measured_steps += 1
         weight = max(0.02, min(0.2, 10 / total))
         self.step_s += (seconds - self.step_s) * weight if self.step_s else seconds
 
@@ -187,6 +182,8 @@ class TimeBox:
 
     def replan(self, step: int, total: int) -> int | None:
         """Return a new total after `step` steps, or None when the plan still fits."""
+        if not self.measured_steps and self.left_s > 0:
+            return None  # just resumed
         if self.left_s < self.step_s:
             return step if step < total else None  # no time for another step
         fitting = step + self.steps_left(1 - step / total)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
 from utils.files import fingerprint, move_aside, one_writer, read_json
@@ -118,8 +120,17 @@ def global_rows(cfg: PretrainConfig) -> int:
 
 
 def world_size() -> int:
-    """Return the number of processes that the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return the number of processes that the launcher was asked for."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    try:  # `accelerate launch --cpu --num_processes 2` starts one process and tells it nothing
+        launcher = psutil.Process().parent()
+        words = launcher.cmdline() if launcher else []
+    except psutil.Error:
+        words = []
+    if "--num_processes" in words[:-1] and any("accelerate" in word for word in words):
+        return int(words[words.index("--num_processes") + 1])
+    return 1
 
 
 def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path | None, bool]:

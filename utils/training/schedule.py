@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
+ENDLESS = 10**12
+"""Total of a run whose length is not known yet."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -51,17 +54,30 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Replan:
-    """A change of the length of the run, written down before it takes effect."""
+    """A decision about the length of the run, written down before it takes effect."""
 
     step: int
     """First step under the new plan."""
     total: int
     """New number of steps."""
+    is_fresh: bool = False
+    """Whether the rate is that of a run planned so from its beginning (a run made longer by hand);
+    else it goes on from its present value."""
 
 
-def replay(base: Schedule, events: Iterable[Replan], step: int) -> Schedule:
-    """Return the schedule that holds for `step`: `base` changed by the events up to there."""
+def replay(events: Iterable[Replan], step: int, warmup: int, decay_ratio: float) -> Schedule:
+    """Return the schedule that holds for `step`: that of the events up to there, in turn.
+
+    Before the first event the run only warms up.
+    """
+    found = Schedule(ENDLESS, max(1, warmup), decay_ratio, ENDLESS)
     for event in events:
-        if event.step <= step:
-            base = base.replanned(event.step, event.total)
-    return base
+        if event.step > step:
+            continue
+        if event.total >= ENDLESS:
+            found = Schedule(ENDLESS, max(1, warmup), decay_ratio, ENDLESS)
+        elif event.is_fresh or found.total >= ENDLESS:
+            found = Schedule.plan(event.total, warmup, decay_ratio)
+        else:
+            found = found.replanned(event.step, event.total)
+    return found

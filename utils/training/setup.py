@@ -24,6 +24,7 @@ from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox
 from utils.training.run import NOT_IDENTITY, Run, global_rows
+from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic, seed_step
 from utils.training.speed import (
     FastPaths,
@@ -154,7 +155,8 @@ def _fit(trainer: Trainer) -> None:
     wanted = bool(earlier["compiled"]) if earlier else cfg.compile
     left_s = trainer.box.left_s if trainer.box and not earlier else None
     startup_s = trainer.box.startup_s if trainer.box else 0.0
-    if trainer.box is not None and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
+    is_new = trainer.state.step == 0
+    if trainer.box and is_new and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
         trainer.box.refuse(trainer.clock.elapsed_s())
     compiling = can_compile(wanted=wanted and cfg.compile, left_s=left_s, startup_s=startup_s)
     while True:
@@ -281,13 +283,15 @@ def _plan_fixed(trainer: Trainer) -> None:
         one_epoch = math.ceil(epochs * trainer.data.num_rows / global_rows(cfg))
         steps = min(steps or one_epoch, one_epoch)
     trainer.limit = steps
-    if trainer.box is not None or steps is None:
+    step, total = trainer.state.step, trainer.total
+    if trainer.box is not None:
+        if total is not None and step >= total:  # a finished run gets another box
+            trainer.box.budget_s += trainer.clock.used_before_s
+            trainer.plan.record("extend", step, write=write, total=ENDLESS)
         return
-    if trainer.total is None:
-        trainer.plan.record("plan", trainer.state.step, write=write, total=steps)
-    elif trainer.total != steps and trainer.run.cfg.max_steps:
-        log.warning("%d steps in all instead of %d", steps, trainer.total)
-        trainer.plan.record("replan", trainer.state.step, write=write, total=steps)
-    else:
+    if steps is None or total == steps:
         return
-    trainer.metrics.event("plan", trainer.state.step, trainer.clock.elapsed_s(), total=steps)
+    if total is not None:
+        log.warning("%d steps in all instead of %d", steps, total)
+    trainer.plan.record("plan", step, write=write, total=steps, is_fresh=True)
+    trainer.metrics.event("plan", step, trainer.clock.elapsed_s(), total=steps)

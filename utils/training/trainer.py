@@ -191,7 +191,7 @@ class Trainer:
         if total is not None:
             changed = self.box.replan(step, total)
             return -1 if changed is None or min(changed, limit) == total else min(changed, limit)
-        if step < CALIBRATION_STEPS:
+        if self.box.measured_steps < CALIBRATION_STEPS:
             return -1
         return min(limit, self.box.first_plan(step))
 

@@ -1,11 +1,12 @@
 import math
+import shutil
 
 import pytest
 import torch
 
 from utils.config.dpo import DPOConfig
-from utils.errors import PreflightError
-from utils.files import read_json, read_lines
+from utils.errors import CheckpointError, PreflightError
+from utils.files import read_json, read_lines, write_json
 from utils.finetuning import runner
 from utils.finetuning.dpo import (
     build_trainer,
@@ -15,6 +16,7 @@ from utils.finetuning.dpo import (
     policy,
     run_dpo,
 )
+from utils.finetuning.lora import load_adapter, row_logits
 from utils.model.checkpoints import load_model
 
 
@@ -65,6 +67,22 @@ def test_the_merged_model_keeps_template_and_parent(dpo_run, sft_run):
     assert (loaded.card["stage"], loaded.card["template"]) == ("dpo", "chatml")
     assert loaded.card["dataset"] == "docs"
     assert load_model(sft_run).card["parent"] != loaded.card["parent"]
+
+
+def test_base_and_adapter_give_the_logits_of_the_merged_model(dpo_run):
+    adapted = load_adapter(dpo_run / "adapter")
+    ids = [2, 40, 50, 60, 70]
+    difference = row_logits(adapted.base.model, ids) - row_logits(load_model(dpo_run).model, ids)
+    assert difference.abs().max() < 1e-4
+    assert adapted.template.name == "chatml"
+
+
+def test_an_interrupted_run_is_not_continued_by_accident(settings, sft_run, tmp_path):
+    shutil.copytree(sft_run, tmp_path / "sft")
+    record = read_json(tmp_path / "sft" / "run.json")
+    write_json(tmp_path / "sft" / "run.json", {**record, "status": "interrupted"})
+    with pytest.raises(CheckpointError, match="is interrupted, not finished: run stage 03 again"):
+        policy(DPOConfig.build({**settings, "model_path": tmp_path / "sft"}))
 
 
 def test_the_trainer_sees_our_ids_unchanged(trainer):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.training.schedule import Replan, Schedule, replay
+from utils.training.schedule import ENDLESS, Replan, Schedule, replay
 
 
 def test_the_shape_of_a_hundred_steps():
@@ -41,7 +41,20 @@ def test_a_run_cut_short_of_its_decay_decays_from_now_on():
 
 def test_a_replay_knows_no_later_events():
     base = Schedule.plan(100, 10, 0.5)
-    events = [Replan(20, 120), Replan(90, 110)]
-    assert replay(base, events, 19) == base
-    assert replay(base, events, 50) == base.replanned(20, 120)
-    assert replay(base, events, 95) == base.replanned(20, 120).replanned(90, 110)
+    events = [Replan(0, 100), Replan(20, 120), Replan(90, 110)]
+    at = {step: replay(events, step, 10, 0.5) for step in (19, 50, 95)}
+    assert at[19] == base
+    assert at[50] == base.replanned(20, 120)
+    assert at[95] == base.replanned(20, 120).replanned(90, 110)
+
+
+def test_before_the_first_plan_a_run_only_warms_up():
+    assert [replay([Replan(5, 100)], step, 10, 0.5).factor(step) for step in (0, 4)] == [0.1, 0.5]
+
+
+def test_a_run_made_longer_by_hand_has_the_rate_of_the_longer_run():
+    events = [Replan(0, 100), Replan(100, 400, is_fresh=True)]
+    assert replay(events, 100, 10, 0.5) == Schedule.plan(400, 10, 0.5)
+    waiting = [Replan(0, 100), Replan(100, ENDLESS), Replan(104, 400)]
+    assert replay(waiting, 102, 10, 0.5).factor(102) == 1
+    assert replay(waiting, 104, 10, 0.5) == Schedule.plan(400, 10, 0.5)
