@@ -42,14 +42,14 @@ LISTS    := DATA_DIRS DATA_WEIGHTS TARGET_MODULES
 
 # $(call flags,BATCH_SIZE SEED) -> --batch_size '8' for each variable that is set
 lower = $(shell printf '%s' '$(1)' | tr A-Z a-z)
-value = $(if $(filter $(1),$(LISTS)),$($(1)),'$($(1))')
-flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) $(call value,$(name))))
+quoted = $(if $(filter $(1),$(LISTS)),$($(1)),'$($(1))')
+flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) $(call quoted,$(name))))
 
 ##@ Set-up
 .PHONY: help install check-env
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	/^[a-z0-9%][a-z0-9% -]*:.*## / {printf "  %-58s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	/^[a-z0-9%][a-z0-9% -]*:.*## / {printf "  %-64s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## make .venv from requirements.txt (TORCH_INDEX=URL takes torch from there)
 

@@ -53,7 +53,7 @@ def chat_model(tmp_path_factory, tokenizer_dir):
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory, tokenizer_dir):
     """Takes seconds for 400 tokens."""
-    return write_checkpoint(tmp_path_factory.mktemp("slow") / "final", tokenizer_dir, 12)
+    return write_checkpoint(tmp_path_factory.mktemp("slow") / "final", tokenizer_dir, 40)
 
 
 def plain_transformers(folder, conversation, max_new_tokens=150):
@@ -113,6 +113,7 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(root, slow_model):
     time.sleep(0.25)
     process.send_signal(signal.SIGINT)
     assert "(stopped)" in read_until(master, "\n> ")
+    time.sleep(0.5)  # until the prompt waits for keys
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 0
     os.close(master)

@@ -106,10 +106,10 @@ def first_plan(cfg: AdapterConfig, rows: int) -> StepPlan:
 def reserve_s(load_s: float, measuring_s: float) -> float:
     """Return the seconds to keep for saving, merging, reloading and measuring.
 
-    Two loads stand for merging and reloading, 3 s for writing and syncing; half as much again of
-    what was measured before training is for a machine that gets slower.
+    Two loads stand for merging and reloading, 5 s for writing and syncing; all of it doubled where
+    it was measured, for a machine that gets slower.
     """
-    return 3 + 1.5 * (2 * load_s + measuring_s)
+    return 5 + 2 * (2 * load_s + measuring_s)
 
 
 def on_one_device(args: Arguments) -> Arguments:

@@ -39,6 +39,8 @@ from utils.model.checkpoints import LoadedModel
 
 MAX_PROMPTS = 100
 MAX_NEW_TOKENS = 128
+CLOSING_S = 2.0
+"""Seconds to end the process in."""
 PROBES = 4
 """Held-out rows on which the merged model is compared with the adapter."""
 
@@ -182,7 +184,7 @@ def measured_stop_rate(
     """Return stop_rate and stop_rate_prompts; None where the box has no time left for it."""
 
     def check(_: float) -> None:
-        if box.left_s < 0:
+        if box.left_s < CLOSING_S:
             raise BudgetError("the time box is used up")
 
     try:

@@ -28,7 +28,7 @@ CORPUS_S_PER_MB = {"prepare": 2.5, "samples": 0.0}
 """Seconds per MB of raw text on the reference machine (cleaning, deduplication, tokenizer)."""
 TIGHT = 0.6
 """Estimates are rough and on the safe side: a small box may squeeze the fixed costs this far."""
-EVALUATE_SHARE, EVALUATE_CAP_S = 0.1, 900.0
+EVALUATE_SHARE, EVALUATE_CAP_S = 0.05, 900.0
 """Part of the box for evaluation beyond what it needs at least, where training stages share it."""
 
 

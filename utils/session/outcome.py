@@ -63,6 +63,10 @@ def baselines(run: Path, corpus: Path) -> dict[str, float]:
     from utils.evaluation.baselines import fit_and_score
 
     eval_tokens = read_json(run / "run.json").get("settings", {}).get("eval_tokens")
+    if (run / "plan.json").is_file():
+        # A time box may score fewer tokens than the settings ask for; stage 02 writes how many.
+        for event in read_json(run / "plan.json").get("events", []):
+            eval_tokens = event["tokens"] if event.get("event") == "validation" else eval_tokens
     found = fit_and_score(corpus, max_val_tokens=eval_tokens)
     return {"unigram_bpb": found.unigram_bpb, "bigram_bpb": found.bigram_bpb}
 

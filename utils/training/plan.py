@@ -155,6 +155,18 @@ class TimeBox:
         step_s = self.step_s + self.save_s / self.save_every_steps
         return max(0, math.floor((left_s - extra_s) / step_s))
 
+    def wanted_total(self, step: int, total: int | None, limit: int) -> int:
+        """Return a new length of at most `limit` steps, or -1 to leave the plan as it is.
+
+        Raises:
+            BudgetError: the box holds too few steps.
+        """
+        if total is None:
+            ready = self.measured_steps >= CALIBRATION_STEPS
+            return min(limit, self.first_plan(step)) if ready else -1
+        changed = self.replan(step, total)
+        return -1 if changed is None or min(changed, limit) == total else min(changed, limit)
+
     def first_plan(self, step: int) -> int:
         """Return the total steps planned after calibration.
 

@@ -31,7 +31,7 @@ from utils.training.loss import language_model_loss
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
-from utils.training.plan import CALIBRATION_STEPS, Clock, Plan, TimeBox
+from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
 from utils.training.samples import sample_texts
 from utils.training.seeding import seed_step
@@ -69,8 +69,6 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.calendar = Calendar(self.run.cfg)
-
-    # --- the loop -------------------------------------------------------------------------------
 
     def steps(self) -> Iterator[int]:
         """Train; yield each finished step until the plan is done.
@@ -170,7 +168,7 @@ class Trainer:
             return total
         wanted = -1
         if self.processes.is_main:
-            wanted = self._wanted_total(step, total)
+            wanted = self.box.wanted_total(step, total, self.limit or 10**12)
         (wanted,) = self.processes.share_numbers([wanted])
         if wanted < 0:
             return total
@@ -183,17 +181,6 @@ class Trainer:
         if total is None:
             self.save(f"step_{step}")
         return wanted
-
-    def _wanted_total(self, step: int, total: int | None) -> int:
-        """Return a new total, or -1 to leave the plan as it is."""
-        assert self.box is not None
-        limit = self.limit or 10**12
-        if total is not None:
-            changed = self.box.replan(step, total)
-            return -1 if changed is None or min(changed, limit) == total else min(changed, limit)
-        if self.box.measured_steps < CALIBRATION_STEPS:
-            return -1
-        return min(limit, self.box.first_plan(step))
 
     # --- when to do what ------------------------------------------------------------------------
 
