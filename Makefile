@@ -22,7 +22,7 @@ TRAINING := LEARNING_RATE BATCH_SIZE GRADIENT_ACCUMULATION_STEPS MAX_STEPS MAX_M
 MODEL    := MODEL_NAME N_LAYER D_MODEL N_HEAD NUM_KEY_VALUE_HEADS D_FF VOCAB_SIZE SEQUENCE_LENGTH \
   DROPOUT ROPE_THETA TIE_EMBEDDINGS
 PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLES OUTPUT_DIR \
-  TOKENIZER_PATH REUSE_TOKENIZER VOCAB_SIZE SEQUENCE_LENGTH MIN_LENGTH MAX_LENGTH LANGUAGE \
+  TOKENIZER_PATH REUSE_TOKENIZER VOCAB_SIZE SEQUENCE_LENGTH MIN_LENGTH MAX_LENGTH \
   LANGUAGE_THRESHOLD USE_MINHASH MINHASH_THRESHOLD TRAIN_RATIO SHARD_TOKENS NUM_WORKERS
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
@@ -37,6 +37,7 @@ EVALUATE := MODEL_PATH CORPUS_DIR SFT_HELDOUT_PATH DPO_HELDOUT_PATH OUTPUT_DIR R
   SKIP_PERPLEXITY CUSTOM_PROMPTS MAX_NEW_TOKENS MAX_MINUTES CPU SEED
 SERVE    := MODEL_PATH TEMPLATE SYSTEM_PROMPT TEMPERATURE TOP_P TOP_K MAX_NEW_TOKENS PORT \
   REQUEST_TIMEOUT_S CPU SEED
+PREPARE  += $(if $(filter command,$(origin LANGUAGE)),LANGUAGE) # desktops export one of their own
 SERVE    += $(if $(filter command,$(origin HOST)),HOST) # some shells export a HOST of their own
 LISTS    := DATA_DIRS DATA_WEIGHTS TARGET_MODULES
 
@@ -58,9 +59,16 @@ $(STAMP): requirements.txt
 	  { echo "Lumi needs Python 3.11 or newer: install it, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) from requirements.txt (once, a few minutes)" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(PY) -m pip install -q --disable-pip-version-check --index-url $(TORCH_INDEX) $(shell grep '^torch==' requirements.txt))
+	$(if $(TORCH_INDEX),$(PY) -m pip install -q --disable-pip-version-check --force-reinstall --index-url $(TORCH_INDEX) $(shell grep '^torch==' requirements.txt))
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
-	@touch $@
+	@echo '$(TORCH_INDEX)' > $@
+
+# An index other than the one torch came from brings the stamp's recipe back.
+ifneq ($(TORCH_INDEX),)
+ifneq ($(TORCH_INDEX),$(shell cat $(STAMP) 2>/dev/null))
+.PHONY: $(STAMP)
+endif
+endif
 
 check-env: $(STAMP) ## what this machine is and which sizes it can train
 	@$(PY) -m utils.session.check_env
@@ -68,8 +76,9 @@ check-env: $(STAMP) ## what this machine is and which sizes it can train
 ##@ Data
 .PHONY: prepare prepare-demo prepare-wt103 prepare-wiki prepare-owt create-sample-datasets
 CONFIG ?= $(if $(SRC),,config/datasets/pydocs.json)
+RAW = $(if $(RAW_DATASET),--input_path '$(RAW_DATASET)' --dataset_name '$(basename $(notdir $(RAW_DATASET)))')
 prepare: $(STAMP) ## 01 clean, deduplicate, tokenize: CONFIG=file, SRC=own folder, RAW_DATASET=c4
-	$(PY) scripts/01_prepare_data.py $(if $(CONFIG),--config '$(CONFIG)') $(if $(SRC),--input_path '$(SRC)') $(if $(RAW_DATASET),--input_path '$(RAW_DATASET)') $(call flags,$(PREPARE))
+	$(PY) scripts/01_prepare_data.py $(if $(CONFIG),--config '$(CONFIG)') $(if $(SRC),--input_path '$(SRC)') $(RAW) $(call flags,$(PREPARE))
 prepare-demo: ## WikiText-2 from the hub
 prepare-wt103: ## WikiText-103 from the hub
 prepare-wiki: ## English Wikipedia from the hub
@@ -79,7 +88,7 @@ prepare-wt103: DATASET_FILE := wikitext103
 prepare-wiki: DATASET_FILE := wikipedia_en
 prepare-owt: DATASET_FILE := openwebtext
 prepare-demo prepare-wt103 prepare-wiki prepare-owt: $(STAMP)
-	$(PY) scripts/01_prepare_data.py --config config/datasets/$(DATASET_FILE).json $(if $(RAW_DATASET),--input_path '$(RAW_DATASET)') $(call flags,$(PREPARE))
+	$(PY) scripts/01_prepare_data.py --config config/datasets/$(DATASET_FILE).json $(RAW) $(call flags,$(PREPARE))
 
 create-sample-datasets: $(STAMP) ## practice sets data/sft_dataset.json and data/dpo_dataset.json
 	$(PY) -m utils.data.samples $(call flags,OUTPUT_DIR NUM_SFT NUM_DPO NUM_HELDOUT SEED)
@@ -134,9 +143,9 @@ session-status: $(STAMP) ## the sessions so far
 session-cleanup: $(STAMP) ## remove the folders of failed and interrupted sessions (CONFIRM=yes)
 	@$(PY) -m utils.session.cleanup $(if $(CONFIRM),--yes)
 pipeline-full: $(STAMP) ## all stages at full size, without a box (CONFIG=, SIZE=tiny)
-	$(PY) -m utils.session.pipeline $(if $(CONFIG),--dataset_config '$(CONFIG)') $(if $(SRC),--source '$(SRC)') $(if $(SIZE),--size '$(SIZE)') $(if $(EVAL_DATA_DIR),--eval_data_dir '$(EVAL_DATA_DIR)')
+	$(PY) -m utils.session.pipeline $(if $(CONFIG),--dataset_config '$(CONFIG)') $(if $(SRC),--source '$(SRC)') $(if $(SIZE),--size '$(SIZE)') $(if $(EVAL_DATA_DIR),--eval_data_dir '$(EVAL_DATA_DIR)') $(if $(SEED),--seed '$(SEED)')
 test-pipeline: $(STAMP) ## all six stages on a few hundred documents, in a scratch folder
-	$(PY) -m utils.session.pipeline --test
+	$(PY) -m utils.session.pipeline --test $(if $(SEED),--seed '$(SEED)')
 
 ##@ Care
 .PHONY: backup monitor config-rtx4090 clean clean-data clean-checkpoints

@@ -10,11 +10,20 @@ Resumes  nothing: it takes a second.
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
 
 RANGES = Path(__file__).resolve().parent / "expected_ranges.json"
 RESULTS = Path("evaluation/results")
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message}: see --help\n")
 
 
 def newest_result() -> Path:
@@ -59,7 +68,7 @@ def show(path: Path) -> None:
 
 def main() -> int:
     """Judge the file of the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Judge a result of stage 05 against expected ranges.", allow_abbrev=False
     )
     parser.add_argument(

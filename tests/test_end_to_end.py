@@ -37,7 +37,7 @@ def pipeline(tmp_path_factory):
     env = {"cwd": work, "PYTHONPATH": str(ROOT)}
     samples = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; "
                "runpy.run_module('utils.data.samples', run_name='__main__')", ROOT]  # fmt: skip
-    run(work, *samples, "--num_sft", 2500, "--num_dpo", 1500, "--num_heldout", 200)
+    run(work, *samples, "--num_sft", 2500, "--num_dpo", 2400, "--num_heldout", 200)
     run(work, script["02"], "--config", ROOT / "config/tiny.json", "--n_layer", 4,
         "--max_length", 256, "--sequence_length", 256, "--batch_size", 8,
         "--gradient_accumulation_steps", 1, "--max_steps", 500, "--save_steps", 1000,
@@ -75,6 +75,7 @@ def test_fine_tuning_lowers_the_held_out_loss_and_answers_end_by_themselves(pipe
 def test_alignment_starts_at_ln_2_and_raises_the_held_out_accuracy(pipeline):
     assert pipeline.dpo["first_loss"] == pytest.approx(0.6931, abs=1e-3)
     assert pipeline.dpo["heldout_accuracy_after"] > pipeline.dpo["heldout_accuracy_before"]
+    assert pipeline.dpo["heldout_reward_accuracy"] > 0.6
 
 
 def test_plain_transformers_gives_the_text_that_serve_gives(pipeline):

@@ -75,6 +75,7 @@ STAGES = {
 SET_BY_THE_TARGET = {
     ("pretrain-tiny", "model_name"),
     ("serve", "mode"),
+    ("prepare", "language"),  # only from the command line: desktops export LANGUAGE
     ("serve", "host"),  # only from the command line: some shells export HOST
     ("evaluate", "data_dir"),  # EVAL_DATA_DIR: DATA_DIR is the prepared corpus
     ("create-sample-datasets", "max_answer_characters"),

@@ -5,7 +5,6 @@ with size and sha256 of each, fsync the folder, rename, fsync the parent. A read
 therefore finds all of it, and `verify_folder` tells when a bit has flipped since.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -21,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from utils.disk import disk_errors, fsync_path
 from utils.errors import CheckpointError, DataError, LumiError
 
 MANIFEST = "manifest.json"
@@ -39,6 +39,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} not found: check the path") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it again") from error
     except json.JSONDecodeError as error:
@@ -65,44 +67,6 @@ def sha256_file(path: Path) -> str:
 def fingerprint(value: object) -> str:
     """Return 16 hexadecimal digits that identify a JSON-like value (settings, a list of files)."""
     return sha256_bytes(to_json(value).encode())[:16]
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission while writing below `place` into one line.
-
-    Raises:
-        LumiError: with the free space in MB, or the system's reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-            raise
-        raise LumiError(_disk_message(place, error)) from error
-
-
-def _disk_message(place: Path, error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return f"cannot write {place}: {error.strerror}: choose another --output_dir"
-    free_mb = free_bytes(place) / 1e6
-    return f"disk full while writing {place} ({free_mb:.0f} MB free): free some space and run again"
-
-
-def free_bytes(place: Path) -> int:
-    """Return the free bytes of the file system that holds `place` or its first existing parent."""
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -241,7 +205,13 @@ def verify_folder(folder: Path) -> None:
 
 
 def move_aside(folder: Path) -> Path | None:
-    """Rename an existing folder to NAME.<date> so that a new run cannot write over it."""
+    """Rename an existing folder to NAME.<date> so that a new run cannot write over it.
+
+    Raises:
+        LumiError: a file has its name.
+    """
+    if folder.is_file():
+        raise LumiError(f"{folder} is a file: choose another --output_dir")
     if not folder.exists() or not any(folder.iterdir()):
         return None
     stem = f"{folder.name}.{datetime.now():%Y%m%d-%H%M%S}"

@@ -13,7 +13,6 @@ from utils.errors import CheckpointError, DataError, LumiError
 from utils.files import (
     append_line,
     atomic_folder,
-    disk_errors,
     folder_damage,
     move_aside,
     one_writer,
@@ -92,11 +91,6 @@ def test_a_full_disk_is_one_line_and_the_old_content_stays(tmp_path, monkeypatch
         write_atomic(path, "new")
     assert read_json(path) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["settings.json"]
-
-
-def test_other_system_errors_stay_bugs(tmp_path):
-    with pytest.raises(OSError, match="bad"), disk_errors(tmp_path):
-        raise OSError(errno.EIO, "bad")
 
 
 def test_broken_json_names_line_and_column(tmp_path):

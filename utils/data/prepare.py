@@ -27,11 +27,11 @@ from utils.data.spool import Spool
 from utils.data.steps import Reading, balance, drop_duplicates, encoded, make_tokenizer, rules_of
 from utils.data.tokenizer import Tokenizer
 from utils.data.workers import Workers
+from utils.disk import disk_errors
 from utils.errors import DataError
 from utils.files import (
     MANIFEST,
     atomic_folder,
-    disk_errors,
     fingerprint,
     move_aside,
     one_writer,

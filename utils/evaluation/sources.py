@@ -103,12 +103,16 @@ def benchmark_rows(source: Source, data_dir: Path | None) -> Rows:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".raw":
-        return [{"text": path.read_text(encoding="utf-8")}]
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    try:
+        if path.suffix == ".raw":
+            return [{"text": path.read_text(encoding="utf-8")}]
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(path).to_pylist()
+            return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path} cannot be read ({reason}): fetch it again") from error
     return read_rows(path)
 
 

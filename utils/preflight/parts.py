@@ -115,7 +115,7 @@ def _chat_model(
     """Return the checkpoint, or a fresh small model that lays out conversations as it would."""
     if checkpoint is None:
         return stages.fresh_chat_model(model, _there(data_dir), cfg.prompt_template)
-    loaded = load_model(checkpoint, verify=False)
+    loaded = load_model(checkpoint)
     return stages.with_template(loaded, loaded.card.get("template") or cfg.prompt_template)
 
 

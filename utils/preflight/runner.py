@@ -54,7 +54,7 @@ def preflight_sft(cfg: SFTConfig) -> None:
     from utils.preflight import stages
 
     def proofs() -> Proofs:
-        loaded = load_model(cfg.model_path, verify=False)
+        loaded = load_model(cfg.model_path)
         future = stages.with_template(loaded, cfg.prompt_template)
         yield from stages.sft_proofs(future, cfg.dataset_path, cfg.max_length)
         yield from stages.checkpoint_proofs(loaded)
@@ -73,7 +73,7 @@ def preflight_dpo(cfg: DPOConfig) -> None:
     from utils.preflight import stages
 
     def proofs() -> Proofs:
-        loaded = load_model(cfg.model_path, verify=False)
+        loaded = load_model(cfg.model_path)
         yield from stages.dpo_proofs(loaded, cfg.dataset_path, cfg.max_length)
         yield from stages.checkpoint_proofs(loaded)
 

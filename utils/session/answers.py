@@ -49,17 +49,17 @@ def main(cfg: AnswersConfig) -> None:
     from utils.generation.sampling import Sampling
     from utils.model.checkpoints import best_device, load_model
 
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in cfg.model_paths:
-        loaded = load_model(path, device=best_device(cfg.cpu))
-        answers = found.setdefault(path.name, [])
-        for question in asked:
-            if cfg.max_minutes and time.time() - started > 60 * cfg.max_minutes:
-                log.warning("no time left for further sample answers of %s", path)
-                break
-            messages = [{"role": "user", "content": question}]
+    models = {path.name: load_model(path, device=best_device(cfg.cpu)) for path in cfg.model_paths}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
+    for question in asked:
+        if cfg.max_minutes and time.time() - started > 60 * cfg.max_minutes:
+            log.warning("no time left for further sample answers")
+            break
+        messages = [{"role": "user", "content": question}]
+        for name, loaded in models.items():
             said = answer(loaded, messages, Sampling(max_new_tokens=cfg.max_new_tokens))
-            answers.append({"question": question, "answer": said.text, "stopped": said.stopped})
+            entry = {"question": question, "answer": said.text, "stopped": said.stopped}
+            found[name].append(entry)
     write_json(cfg.output, found)
 
 

@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 
 from utils.config.machine import BackupConfig
+from utils.disk import free_bytes
 from utils.errors import BudgetError, DataError
 from utils.files import (
     MANIFEST,
     atomic_folder,
     folder_damage,
-    free_bytes,
     verify_folder,
 )
 from utils.log import Task, progress

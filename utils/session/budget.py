@@ -14,6 +14,8 @@ from utils.errors import BudgetError
 TRAINING_STAGES = ("pretrain", "sft", "dpo")
 MARGIN_S, MARGIN_SHARE, MARGIN_CAP_S = 15.0, 0.03, 120.0
 """Kept free at the end: 15 s and 3 % of the box, 120 s at most (12 min: 37 s; 30 min: 69 s)."""
+LAST_S = 5.0
+"""Kept to the very end, for writing the report."""
 MIN_TRAINING_S = {"pretrain": 40.0, "sft": 15.0, "dpo": 10.0}
 """Below this much pure training (reference machine) a stage would teach nothing."""
 FIXED_S = {
@@ -92,6 +94,9 @@ def plan_seconds(
     free_s = left_s - margin_s(box_s)
     squeeze = min(1.0, max(costs.tight, (free_s - least_s) / fixed_s))
     pool = free_s - squeeze * fixed_s
+    if not training and pool < 0:  # nothing is left to trade: the margin is there to be spent
+        share = min(1.0, max(0.0, left_s - LAST_S) / fixed_s)
+        return {stage: share * costs.fixed[stage] for stage in [*stages, "report"]}
     if pool < least_s - 1e-6:
         needed = math.ceil((box_s + (least_s - pool) / (1 - MARGIN_SHARE)) / 60)
         raise BudgetError(
@@ -100,8 +105,7 @@ def plan_seconds(
         )
     planned = {stage: squeeze * costs.fixed[stage] for stage in [*stages, "report"]}
     if not training:
-        if stages:
-            planned[stages[-1]] += pool
+        planned[stages[-1] if stages else "report"] += pool
         return planned
     if "evaluate" in stages:
         extra = min(EVALUATE_SHARE * box_s, EVALUATE_CAP_S, 0.2 * pool)

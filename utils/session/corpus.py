@@ -6,6 +6,7 @@ from typing import Any
 
 from utils.config.prepare import PrepareConfig
 from utils.config.session import SessionConfig
+from utils.data.readers import is_supported
 from utils.errors import ConfigError
 from utils.files import MANIFEST
 
@@ -75,7 +76,8 @@ def _source_bytes(input_path: str, work_dir: Path) -> float | None:
         return PYDOCS_BYTES
     path = work_dir / Path(input_path).expanduser()
     if path.is_dir():
-        return float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+        files = [file for file in path.rglob("*") if file.is_file() and is_supported(file)]
+        return float(sum(file.stat().st_size for file in files))
     return float(path.stat().st_size) if path.is_file() else None
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from utils.disk import free_bytes
 from utils.errors import LumiError
-from utils.files import free_bytes, read_json
+from utils.files import read_json
 from utils.session.machine import find_compiler
 from utils.session.record import list_sessions
 

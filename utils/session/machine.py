@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from utils.files import free_bytes
+from utils.disk import free_bytes
 
 GB = 1e9
 CGROUP = Path("/sys/fs/cgroup")

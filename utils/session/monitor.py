@@ -19,8 +19,9 @@ from rich.live import Live
 from rich.table import Table
 
 from utils.config.machine import MonitorConfig
+from utils.disk import free_bytes
 from utils.errors import DataError
-from utils.files import free_bytes, read_json
+from utils.files import read_json
 from utils.session.machine import GB, memory_bytes, output_of, usable_cores
 from utils.stage import run_stage
 

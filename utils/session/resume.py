@@ -23,7 +23,7 @@ from utils.session.runner import REAL, Runner, Tools
 from utils.session.screen import Screen
 from utils.stage import run_stage, stop_request
 
-UNFINISHED = ("running", "interrupted")
+UNFINISHED = ("running", "interrupted", "failed")
 SAVING_S = 60.0
 """Longest wait for a stage of a killed runner to save and end."""
 
@@ -139,6 +139,11 @@ def _wait_for_orphans(session: Session) -> None:
 def resume_run(run: PretrainRun) -> NoReturn:
     """Become stage 02 again with the flags that the run was started with."""
     flags = [str(part) for part in run.record["argv"]]
+    data_dir = run.record.get("settings", {}).get("data_dir")
+    if data_dir and not {"--data_dir", "--data_path", "--data_dirs"} & set(flags):
+        flags += ["--data_dir", data_dir]  # a newer data set may be there by now
+    if "--resume_from_checkpoint" in flags:
+        flags += ["--resume_from_checkpoint", str(run.folder)]  # the last one counts
     log.info("going on with pre-training %s", run.folder)
     command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]
     os.execve(sys.executable, command, child_environment(os.environ))

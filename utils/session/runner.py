@@ -118,8 +118,14 @@ class Runner:
         total = len(session.cfg.stages)
         announce(self.screen, f"[{number}/{total}] {stage}", planned_s, session.left_s)
         before_s = continued_s(plan.context, entry) if stage == "pretrain" else 0.0
-        result = self.run_process(stage, plan.context, planned_s, before_s)
         where = f"session failed in step {number} of {total}: {stage}"
+        try:
+            result = self.run_process(stage, plan.context, planned_s, before_s)
+        except Interrupted:
+            raise
+        except LumiError as error:
+            entry["status"] = "failed"
+            raise StageFailed(f"{where}: {error}") from error
         self._check(result, stage, where)
         try:
             numbers, entry["result"] = outcome.read_outcome(stage, plan.context)

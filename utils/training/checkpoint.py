@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from utils.disk import free_bytes
 from utils.errors import BudgetError, CheckpointError, DataError
 from utils.files import (
     MANIFEST,
     atomic_folder,
     folder_damage,
-    free_bytes,
     read_json,
     verify_folder,
     write_json,
 )
-from utils.model.checkpoints import save_model_files, step_folders
+from utils.model.checkpoints import read_card, save_model_files, step_folders
 from utils.training.optimizer import Optimizers
 
 STATE_FILE = "state.json"
@@ -95,19 +94,9 @@ def save_checkpoint(
     tensors = {name: value.contiguous() for name, value in optimizers.tensors().items()}
     _check_space(folder, [*model.parameters(), *tensors.values()])
     with atomic_folder(folder, kind="checkpoint", step=state.step) as partial:
-        try:
-            save_model_files(model, partial, tokenizer_dir=tokenizer_dir, card=card)
-            save_file(tensors, partial / OPTIMIZER_FILE)
-        except SafetensorError as error:
-            raise _as_os_error(error) from error
+        save_model_files(model, partial, tokenizer_dir=tokenizer_dir, card=card)
+        save_file(tensors, partial / OPTIMIZER_FILE)
         write_json(partial / STATE_FILE, {"format": 1, **asdict(state)})
-
-
-def _as_os_error(error: SafetensorError) -> OSError:
-    """Return the system's error that safetensors wrapped into text (28: no space left)."""
-    text = str(error)
-    code = 28 if "os error 28" in text or "No space" in text else 5
-    return OSError(code, text)
 
 
 def _check_space(folder: Path, tensors: list[torch.Tensor]) -> None:
@@ -116,6 +105,21 @@ def _check_space(folder: Path, tensors: list[torch.Tensor]) -> None:
         raise BudgetError(
             f"a checkpoint needs {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB "
             "free: free some space and continue with `make resume`"
+        )
+
+
+def check_tokenizer(folder: Path, wanted: str) -> None:
+    """Refuse a checkpoint over the ids of another tokenizer than `wanted` (sha256 of the data's).
+
+    Raises:
+        CheckpointError: it was trained with another one.
+    """
+    found = read_card(folder).get("tokenizer_sha256")
+    if found not in (None, wanted):
+        raise CheckpointError(
+            f"{folder} was trained with tokenizer {found[:12]}, the data have {wanted[:12]}: pass "
+            "the --data_dir it was trained on, or prepare the new data with --reuse_tokenizer "
+            f"--tokenizer_path {folder}"
         )
 
 

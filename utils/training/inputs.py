@@ -44,6 +44,8 @@ def find_inputs(cfg: PretrainConfig) -> Inputs:
         raise ConfigError(
             f"{len(cfg.data_weights)} data_weights for {len(data_dirs)} data_dirs: give one each"
         )
+    if not cfg.data_dirs:
+        cfg = cfg.model_copy(update={"data_dir": data_dirs[0]})  # recorded: `make resume` needs it
     return Inputs(fit_vocabulary(cfg, manifests[0]["vocab_size"]), data_dirs, manifests[0])
 
 

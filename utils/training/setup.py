@@ -17,7 +17,7 @@ from utils.model.attention import choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters, memory_bytes
 from utils.training.calendar import SAVE_EVERY_S
-from utils.training.checkpoint import TrainState, load_checkpoint
+from utils.training.checkpoint import TrainState, check_tokenizer, load_checkpoint
 from utils.training.loss import language_model_loss
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
@@ -102,6 +102,7 @@ def _restore(trainer: Trainer) -> None:
     """Load the checkpoint, replay the plan, take back what the log says beyond it."""
     run = trainer.run
     if run.checkpoint is not None:
+        check_tokenizer(run.checkpoint, run.inputs.manifest["tokenizer_sha256"])
         trainer.state = load_checkpoint(run.checkpoint, trainer.model, trainer.optimizers)
         _announce_changes(trainer)
         log.info("resumed from %s at step %d", run.checkpoint, trainer.state.step)
