@@ -98,9 +98,9 @@ create-sample-datasets: $(STAMP) ## practice sets data/sft_dataset.json and data
 pretrain-tiny pretrain-small pretrain-base: pretrain-%: $(STAMP) ## 02 pre-train a size from scratch
 	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json $(call flags,$(PRETRAIN))
 resume-pretrain-tiny resume-pretrain-small resume-pretrain-base: resume-pretrain-%: $(STAMP) ## go on from the newest good checkpoint
-	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json --resume_from_checkpoint $(or $(OUTPUT_DIR),checkpoints/pretrain)/$* $(call flags,$(filter-out RESUME_FROM_CHECKPOINT,$(PRETRAIN)))
+	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json --resume_from_checkpoint $(or $(OUTPUT_DIR),checkpoints/pretrain)/$(or $(MODEL_NAME),$*) $(call flags,$(filter-out RESUME_FROM_CHECKPOINT,$(PRETRAIN)))
 resume: $(STAMP) ## go on with the newest interrupted session or pre-training
-	$(PY) -m utils.session.resume
+	$(PY) -m utils.session.resume $(if $(OUTPUT_DIR),--checkpoints_dir '$(OUTPUT_DIR)')
 sft: $(STAMP) ## 03 fine-tune with LoRA (SFT_DATASET=file)
 	$(FAST_MALLOC) $(PY) scripts/03_sft.py --config config/sft.json $(if $(SFT_DATASET),--dataset_path '$(SFT_DATASET)') $(call flags,$(SFT))
 dpo: $(STAMP) ## 04 align with preference pairs (DPO_DATASET=file)

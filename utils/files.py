@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -151,7 +152,9 @@ def write_manifest(folder: Path, **manifest: object) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if folder.is_dir():
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
         shutil.rmtree(folder)
 
 
@@ -181,15 +184,16 @@ def folder_damage(folder: Path, *, hashes: bool = True) -> str | None:
         return f"{folder}: {MANIFEST} is missing"
     try:
         files = read_json(folder / MANIFEST)["files"]
-    except (DataError, KeyError, TypeError):
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (DataError, KeyError, TypeError, AttributeError):
         return f"{folder / MANIFEST}: damaged"
-    for name, entry in files.items():
+    for name, (size, sha256) in expected.items():
         path = folder / name
         if not path.is_file():
             return f"{path}: missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}"
-        if hashes and sha256_file(path) != entry["sha256"]:
+        if path.stat().st_size != size:
+            return f"{path}: {path.stat().st_size} bytes instead of {size}"
+        if hashes and sha256_file(path) != sha256:
             return f"{path}: sha256 differs from {MANIFEST} (a changed or flipped byte)"
     return None
 
@@ -222,6 +226,11 @@ def move_aside(folder: Path) -> Path | None:
     return aside
 
 
+def is_moved_aside(folder: Path) -> bool:
+    """Return whether a folder has the name that `move_aside` gives."""
+    return re.search(r"\.\d{8}-\d{6}(-\d+)?$", folder.name) is not None
+
+
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Hold the lock `.lock-NAME` beside `folder`; a lock whose process is gone is taken over.
@@ -235,7 +244,7 @@ def one_writer(folder: Path) -> Iterator[None]:
     if (owner := _owner(lock)) is not None:
         raise LumiError(
             f"{folder} is being written by process {owner[0]} on {owner[1]}: wait for it, stop it, "
-            "or choose another --output_dir"
+            f"choose another --output_dir, or remove {lock} if that process is gone"
         )
     write_json(
         lock, {"pid": os.getpid(), "host": socket.gethostname(), "born": _birth(os.getpid())}

@@ -90,6 +90,7 @@ def run_dpo(cfg: DPOConfig) -> Path:
         started = time.monotonic()
         adapted = policy(cfg)
         load_s = time.monotonic() - started
+        run.refuse_own_output(cfg.model_path)
         data = load_data(cfg, adapted)
         run.start(data.bad, **runner.fast_paths(adapted.base.device))
         log.info("%s", f"DPO of {cfg.model_path} on {data.counts}")

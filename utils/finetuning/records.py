@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from utils.config.training import AdapterConfig
-from utils.errors import Interrupted, LumiError
+from utils.errors import ConfigError, Interrupted, LumiError
 from utils.files import append_line, move_aside, one_writer
 from utils.finetuning.datasets import BadRow
 from utils.training.metrics import MetricsLog, RunRecord
@@ -31,6 +32,18 @@ class AdapterRun:
         self._record: RunRecord | None = None
         self._metrics: MetricsLog | None = None
         self._clock = time.monotonic()
+
+    def refuse_own_output(self, model: Path) -> None:
+        """Refuse a model inside the output folder, which is about to be moved aside.
+
+        Raises:
+            ConfigError: it lies there.
+        """
+        if model.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(
+                f"the model {model} lies in --output_dir {self.folder}, which is moved aside "
+                "before a new run: choose another --output_dir"
+            )
 
     def start(self, bad: Sequence[BadRow], **environment: object) -> None:
         """Move an earlier run aside, write the first state and the bad rows."""

@@ -71,6 +71,7 @@ def run_sft(cfg: SFTConfig) -> Path:
         started = time.monotonic()
         base = base_checkpoint(cfg.model_path)
         load_s = time.monotonic() - started
+        run.refuse_own_output(base.folder)
         data = load_data(cfg, base, template)
         run.start(data.bad, **runner.fast_paths(base.device))
         log.info("%s", f"SFT of {base.folder} on {data.counts}")

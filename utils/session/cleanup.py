@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def removable(sessions: list[Session], keep: int) -> list[Session]:
     """Return the failed and interrupted sessions but the newest `keep`, oldest first."""
     broken = [session for session in sessions if session.status in ("failed", "interrupted")]
-    return broken[: len(broken) - keep] if keep else broken
+    return broken[: max(0, len(broken) - keep)]
 
 
 def main(cfg: CleanupConfig) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils.disk import free_bytes
 from utils.errors import LumiError
-from utils.files import read_json
+from utils.files import is_moved_aside, read_json
 from utils.session.machine import find_compiler
 from utils.session.record import list_sessions
 
@@ -59,6 +59,7 @@ def _checkpoints(work_dir: Path) -> list[Finding]:
     folder = work_dir / "checkpoints"
     found = []
     runs = [*folder.glob("pretrain/*/run.json"), *folder.glob("sft/run.json")]
+    runs = [path for path in runs if not is_moved_aside(path.parent)]
     for path in [*runs, *folder.glob("dpo/run.json")]:
         try:
             status = read_json(path).get("status")

@@ -16,7 +16,7 @@ import psutil
 
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
-from utils.files import read_json
+from utils.files import is_moved_aside, read_json
 from utils.session.process import ROOT, child_environment
 from utils.session.record import Session, list_sessions, refuse_second_session
 from utils.session.runner import REAL, Runner, Tools
@@ -46,7 +46,7 @@ class PretrainRun:
 
 def unfinished_sessions(runs_dir: Path) -> list[Session]:
     """Return the sessions that can go on: interrupted ones, and the newest one if it failed."""
-    sessions = list_sessions(runs_dir)
+    sessions = [s for s in list_sessions(runs_dir) if "pretrain" in s.cfg.stages]
     found = [session for session in sessions if session.status == "interrupted"]
     if sessions and sessions[-1].status == "failed" and "costs" in sessions[-1].plan:
         found.append(sessions[-1])
@@ -57,13 +57,15 @@ def unfinished_runs(checkpoints_dir: Path, sessions: list[Session]) -> list[Pret
     """Return the unfinished pre-training runs that belong to none of `sessions`."""
     found = []
     for path in checkpoints_dir.glob("*/run.json"):
+        if is_moved_aside(path.parent):
+            continue
         try:
             run = PretrainRun(path.parent, read_json(path))
         except LumiError as error:
             log.warning("skipping %s", error)
             continue
         flags = " ".join(map(str, run.record.get("argv") or []))
-        is_owned = any(session.folder.name in flags for session in sessions)
+        is_owned = "pretrain_config.json" in flags or any(s.folder.name in flags for s in sessions)
         if run.record.get("status") in UNFINISHED and flags and not is_owned:
             found.append(run)
     return found
@@ -142,7 +144,7 @@ def resume_run(run: PretrainRun) -> NoReturn:
     data_dir = run.record.get("settings", {}).get("data_dir")
     if data_dir and not {"--data_dir", "--data_path", "--data_dirs"} & set(flags):
         flags += ["--data_dir", data_dir]  # a newer data set may be there by now
-    if "--resume_from_checkpoint" in flags:
+    if any(run.folder.glob("step_*/manifest.json")):
         flags += ["--resume_from_checkpoint", str(run.folder)]  # the last one counts
     log.info("going on with pre-training %s", run.folder)
     command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]

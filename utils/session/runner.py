@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, Interrupted, LumiError
@@ -117,7 +116,7 @@ class Runner:
         entry["planned"] = None if planned_s is None else round(planned_s / 60, 3)
         total = len(session.cfg.stages)
         announce(self.screen, f"[{number}/{total}] {stage}", planned_s, session.left_s)
-        before_s = continued_s(plan.context, entry) if stage == "pretrain" else 0.0
+        before_s = continued_s(plan.context) if stage == "pretrain" else 0.0
         where = f"session failed in step {number} of {total}: {stage}"
         try:
             result = self.run_process(stage, plan.context, planned_s, before_s)
@@ -137,6 +136,8 @@ class Runner:
         entry["status"] = "finished"
         session.save()
         self.screen.say(f"      {stage} done in {entry['used']:.1f} min: {entry['result']}")
+        if stop_request:
+            raise Interrupted(f"session interrupted after {stage}: go on with make resume")
 
     def run_process(
         self, stage: str, context: StageContext, planned_s: float | None, before_s: float = 0.0
@@ -181,7 +182,7 @@ class Runner:
         if result.stopped_by == "deadline":
             entry["status"] = "failed"
             raise BudgetError(f"{where} ran past the end of the box and was stopped")
-        if stop_request or result.exit_code == EXIT_INTERRUPTED:
+        if result.exit_code and (stop_request or result.exit_code == EXIT_INTERRUPTED):
             entry["status"] = "interrupted"
             raise Interrupted(f"session interrupted in {stage}: saved; go on with make resume")
         if result.exit_code:
@@ -189,7 +190,7 @@ class Runner:
             raise StageFailed(f"{where} (exit {result.exit_code}): {result.last_error}")
 
 
-def continued_s(context: StageContext, entry: dict[str, Any]) -> float:
+def continued_s(context: StageContext) -> float:
     """Return the seconds that a resumed pre-training counts as used already.
 
     A new session never continues an unfinished run of an earlier one: that is moved aside.
@@ -201,7 +202,7 @@ def continued_s(context: StageContext, entry: dict[str, Any]) -> float:
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     if record.get("status", "finished") == "finished":
         return 0.0
-    if not entry["used"]:
+    if not any(context.folder.name in str(part) for part in record.get("argv") or []):
         with one_writer(folder):
             move_aside(folder)
         return 0.0

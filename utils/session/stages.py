@@ -11,6 +11,7 @@ from typing import Any
 
 from utils.config.session import SessionConfig
 from utils.errors import CheckpointError
+from utils.files import is_moved_aside
 from utils.session.overrides import to_flags
 from utils.session.process import ROOT
 
@@ -89,6 +90,7 @@ class StageContext:
             return self.cfg.model_path.absolute()
         work_dir = self.cfg.work_dir
         pretrained = sorted((work_dir / "checkpoints/pretrain").glob("*/run.json"))
+        pretrained = [path for path in pretrained if not is_moved_aside(path.parent)]
         found = [path for path in made.values() if (work_dir / path / "run.json").is_file()]
         found += [path.parent.relative_to(work_dir) for path in pretrained]
         if not found:

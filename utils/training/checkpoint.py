@@ -177,9 +177,28 @@ def link_checkpoint(source: Path, target: Path) -> None:
                 shutil.copyfile(path, partial / path.name)
 
 
-def remove_old_steps(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` step_N folders of a run."""
-    for folder in step_folders(run)[:-keep]:
+def _rename_over(folder: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    folder.rename(target)
+
+
+def read_number(folder: Path) -> int:
+    """Return N of step_N."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def remove_old_steps(run: Path, keep: int, newest: int) -> None:
+    """Remove all but the last `keep` step_N folders up to step `newest`.
+
+    Later ones belong to a branch that was left by going back to an earlier step: they are kept
+    under another name, so that nothing resumes from them by itself.
+    """
+    steps = step_folders(run)
+    for folder in [folder for folder in steps if read_number(folder) > newest]:
+        log.warning("%s is of a run that was left: renamed to left-%s", folder, folder.name)
+        _rename_over(folder, folder.with_name(f"left-{folder.name}"))
+    for folder in [folder for folder in steps if read_number(folder) <= newest][:-keep]:
         doomed = folder.with_name(f".old-{folder.name}")
         folder.rename(doomed)
         shutil.rmtree(doomed)

@@ -12,7 +12,7 @@ import psutil
 
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
-from utils.files import fingerprint, move_aside, one_writer, read_json
+from utils.files import fingerprint, move_aside, one_writer, read_json, recover_folder
 from utils.log import is_main_process
 from utils.training.checkpoint import STATE_FILE, resumable
 from utils.training.inputs import Inputs
@@ -92,6 +92,7 @@ def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) 
     with ExitStack() as stack:
         if is_main_process():
             stack.enter_context(one_writer(folder))
+            _clear_leftovers(folder)
         start = choose_start(cfg, folder, identity) if is_main_process() else None
         checkpoint, is_continued = share(start)
         record = RunRecord(folder, "pretrain", cfg.resolved())
@@ -105,6 +106,15 @@ def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) 
         except BaseException:
             record.end("failed")
             raise
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Finish or undo what a kill in the middle of a save has left in a run folder."""
+    for path in [*folder.glob(".old-*"), *folder.glob(".tmp-*")]:
+        if path.is_dir():
+            recover_folder(path.with_name(path.name[len(".old-") :]))
+        else:
+            path.unlink(missing_ok=True)
 
 
 def run_identity(inputs: Inputs) -> str:

@@ -152,7 +152,8 @@ def _describe(trainer: Trainer) -> None:
 def _fit(trainer: Trainer) -> None:
     """Choose the micro-batch, compile, and prove both by one forward and backward pass."""
     cfg, earlier = trainer.run.cfg, trainer.state.fast_paths
-    size = trainer.state.micro_batch or _estimated_micro_batch(trainer)
+    noted = (trainer.plan.find("micro_batch") or {}).get("micro_batch")
+    size = trainer.state.micro_batch or noted or _estimated_micro_batch(trainer)
     wanted = bool(earlier["compiled"]) if earlier else cfg.compile
     left_s = trainer.box.left_s if trainer.box and not earlier else None
     startup_s = trainer.box.startup_s if trainer.box else 0.0

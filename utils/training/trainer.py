@@ -164,7 +164,7 @@ class Trainer:
     def _plan_step(self) -> int | None:
         """Let the time box change the plan; return the total steps."""
         step, total = self.state.step, self.total
-        if self.box is None or step <= self.plan.planned_until:
+        if self.box is None or (step <= self.plan.planned_until and self.box.left_s > 0):
             return total
         wanted = -1
         if self.processes.is_main:
@@ -253,7 +253,7 @@ class Trainer:
                 tokenizer_dir=self.run.tokenizer_dir,
                 card=self.run.card(),
             )
-            remove_old_steps(self.run.folder, self.run.cfg.save_total_limit)
+            remove_old_steps(self.run.folder, self.run.cfg.save_total_limit, self.state.step)
         self.processes.wait()
         if self.box is not None:
             self.box.save_s = max(0.7 * self.box.save_s, time.monotonic() - started)

@@ -25,7 +25,7 @@ def interrupted_in_pretrain(bench):
         start_session(bench.config(), bench.tools)
     (folder,) = (bench.folder / "sessions" / "runs").iterdir()
     session = Session.open(folder)
-    session.stage("pretrain").update(status="running", used=2.0)
+    session.stage("pretrain").update(status="running", used=0.0)
     session.summary["status"] = "running"
     session.state["pid"] = 2**22 + 1
     session.state["segments"][-1]["seconds"] = 200.0
