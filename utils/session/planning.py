@@ -5,12 +5,14 @@ model and the costs from there instead of measuring again.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from utils.config.base import read_config_file
+from utils.config.pretrain import PretrainConfig
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, ConfigError
 from utils.files import write_json
@@ -234,6 +236,15 @@ def _say_machine(speed: Speed, screen: Screen) -> None:
     )
 
 
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    """Put the step that a wrong setting belongs to in front of its message."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"step {stage}: {error}") from error
+
+
 def check_settings(cfg: SessionConfig) -> None:
     """Refuse what would fail only later, before the session has a folder.
 
@@ -245,10 +256,12 @@ def check_settings(cfg: SessionConfig) -> None:
         if path is not None and not path.expanduser().exists():
             raise ConfigError(f"{path}: there is no such file or folder: check the path")
     if "pretrain" in cfg.stages:
-        for size in cfg.model_sizes:
-            _size_config(size)
+        with _naming("pretrain"):
+            for size in cfg.model_sizes:
+                PretrainConfig.read_file(_size_config(size))
     if "prepare" in cfg.stages:
-        find_corpus(cfg)
+        with _naming("prepare"):
+            find_corpus(cfg)
     if cfg.minutes is None:
         return
     slowdown, _ = cpu_slowdown()
