@@ -2,8 +2,8 @@
 
 The rule: the largest size that fits the memory and sees at least `TOKENS_PER_PARAMETER` tokens per
 parameter within the box, counting at most `MAX_PASSES` passes over the corpus; else the smallest.
-Small runs get a small tokenizer, short rows and small steps (FACTS: best bits per byte at equal
-time on a CPU); big ones the values of config/SIZE.json.
+Small runs get a small tokenizer, short rows and small steps (best bits per byte at equal time on a
+CPU); big ones the values of config/SIZE.json.
 
 Reference: about 20 tokens per parameter are optimal (Hoffmann et al., 2022) and 10 near it; after
 some 16 passes repeated data teach little (Muennighoff et al., 2023).

@@ -38,7 +38,7 @@ NOMINAL_IMPORT_S = 6.0
 SAVE_EVERY_S = 120.0
 """Seconds of training between two checkpoints, so that a crash costs little."""
 FINETUNING_SLOWNESS = 5.0
-"""How many times slower than pre-training a token of SFT or DPO is at most (FACTS: plain HF 4x)."""
+"""How many times slower than pre-training a token of SFT or DPO is at most (plain HF: 4 times)."""
 BYTES_PER_DATA_TOKEN = 2.5
 """Bytes of a JSON row per token of training."""
 REPLAN_S = 1.0
