@@ -10,8 +10,10 @@ def test_a_free_port_is_a_port():
 
 
 @pytest.mark.slow
-def test_a_checkpoint_answers_over_http(checkpoint_dir):
-    main(ServeConfig.build({"model_path": checkpoint_dir, "port": 0}))
+def test_a_checkpoint_answers_over_http(checkpoint_dir, caplog, capsys):
+    with caplog.at_level("INFO"):
+        main(ServeConfig.build({"model_path": checkpoint_dir, "port": 0}))
+    assert caplog.text + capsys.readouterr().out
 
 
 @pytest.mark.slow
