@@ -87,7 +87,7 @@ def test_module_commands_exist(command):
 SHIPPED = {
     **{path: PrepareConfig for path in (ROOT / "config" / "datasets").glob("*.json")},
     **{path: SessionConfig for path in (ROOT / "sessions").glob("*.json")},
-    **{ROOT / f"config/{name}.json": PretrainConfig for name in ("tiny", "small", "base")},
+    **{ROOT / f"config/{name}.json": PretrainConfig for name in ("nano", "tiny", "small", "base")},
     ROOT / "config/advanced_example.json": PretrainConfig,
     ROOT / "config/sft.json": SFTConfig,
     ROOT / "config/dpo.json": DPOConfig,

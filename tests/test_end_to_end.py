@@ -38,18 +38,17 @@ def pipeline(tmp_path_factory):
     samples = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; "
                "runpy.run_module('utils.data.samples', run_name='__main__')", ROOT]  # fmt: skip
     run(work, *samples, "--num_sft", 2500, "--num_dpo", 2400, "--num_heldout", 200)
-    run(work, script["02"], "--config", ROOT / "config/tiny.json", "--n_layer", 4,
-        "--max_length", 256, "--sequence_length", 256, "--batch_size", 8,
-        "--gradient_accumulation_steps", 1, "--max_steps", 500, "--save_steps", 1000,
-        "--seed", 1)  # fmt: skip
-    run(work, script["03"], "--config", ROOT / "config/sft.json", "--num_train_epochs", 1)
-    run(work, script["04"], "--config", ROOT / "config/dpo.json", "--num_train_epochs", 1)
+    run(work, script["02"], "--config", ROOT / "config/nano.json", "--max_steps", 500,
+        "--save_steps", 1000, "--seed", 1)  # fmt: skip
+    run(work, script["03"], "--config", ROOT / "config/sft.json", "--num_train_epochs", 2,
+        "--model_path", ckpt / "pretrain/nano")  # fmt: skip
+    run(work, script["04"], "--config", ROOT / "config/dpo.json", "--learning_rate", 1e-3)
     run(work, script["05"], "--fast_mode", "--skip_perplexity", "--output_dir", work / "result")
     chat = run(work, script["06"], "--max_new_tokens", 40, stdin=f"{QUESTION}\n/exit\n")
     results = json.loads((work / "result/evaluation_results.json").read_text())["results"]
     return SimpleNamespace(
         work=work, corpus=corpus, checkpoints=ckpt, results=results, chat=chat, env=env,
-        pretrain=summary(ckpt / "pretrain/tiny"), sft=summary(ckpt / "sft"),
+        pretrain=summary(ckpt / "pretrain/nano"), sft=summary(ckpt / "sft"),
         dpo=summary(ckpt / "dpo"),
     )  # fmt: skip
 
@@ -57,7 +56,7 @@ def pipeline(tmp_path_factory):
 def test_the_model_beats_the_bigram_on_held_out_text(pipeline):
     from utils.evaluation.baselines import fit_and_score
 
-    settings = json.loads((pipeline.checkpoints / "pretrain/tiny/run.json").read_text())["settings"]
+    settings = json.loads((pipeline.checkpoints / "pretrain/nano/run.json").read_text())["settings"]
     baselines = fit_and_score(pipeline.corpus, max_val_tokens=settings["eval_tokens"])
     assert pipeline.pretrain["val_bpb"] < baselines.bigram_bpb < baselines.unigram_bpb
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from utils.config.training import AdapterConfig
 
@@ -18,7 +18,9 @@ class DPOConfig(AdapterConfig):
     """Folder for the adapter, final/ (merged model) and metrics."""
     beta: PositiveFloat = 0.1
     """Strength of the pull towards the SFT model."""
-    learning_rate: PositiveFloat = 2e-4
+    sft_loss_weight: NonNegativeFloat = 1.0
+    """Weight of the chosen answers' own loss, which keeps them likely and whole (0: plain DPO)."""
+    learning_rate: PositiveFloat = 5e-4
     """Peak learning rate of the adapter."""
     batch_size: PositiveInt = 4
     """Pairs per device and micro-step."""

@@ -34,7 +34,7 @@ class SessionConfig(StageConfig):
         {"pretrain": 0.66, "sft": 0.2, "dpo": 0.14}, json_schema_extra={"flag": False}
     )
     """How the time left after the fixed costs is divided among the training stages."""
-    model_sizes: tuple[str, ...] = Field(("tiny", "small", "base"), min_length=1)
+    model_sizes: tuple[str, ...] = Field(("nano", "tiny", "small", "base"), min_length=1)
     """Sizes the plan may choose from, smallest first."""
     flags: dict[SessionStage, dict[str, Any]] = Field({}, json_schema_extra={"flag": False})
     """Further settings of single stages, {"sft": {"num_train_epochs": 3}}."""

@@ -33,7 +33,8 @@ class Conductor(TrainerCallback):
         self.tokens = tokens
         """Tokens of all rows up to the end of each optimizer step."""
         self.stopped_at: int | None = None
-        self.last_loss = math.nan
+        self._values: dict[str, float] = {}
+        """The metrics that were logged last."""
         self._started = self._mark = time.monotonic()
         self._marked_step = 0
         self._next_plan = 4
@@ -56,7 +57,7 @@ class Conductor(TrainerCallback):
             self._replan(step)
         if self._task is not None:
             self._task.total = self.plan.total
-            self._task.advance(1, f"loss {self.last_loss:.3f}")
+            self._task.advance(1, self._state())
         if stop_request:
             self.stopped_at = step
         out_of_time = self.box.training_left_s < self._step_s(step)
@@ -79,7 +80,7 @@ class Conductor(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         values = {ours: float(logs[name]) for name, ours in METRIC_NAMES.items() if name in logs}
-        self.last_loss = values["loss"]
+        self._values = values
         elapsed_s = time.monotonic() - self._started
         tokens = self.tokens[min(state.global_step, len(self.tokens)) - 1]
         rate = round(tokens / max(elapsed_s, 1e-9), 1)
@@ -90,6 +91,13 @@ class Conductor(TrainerCallback):
     ) -> None:
         """Take the progress line away."""
         self._exit.close()
+
+    def _state(self) -> str:
+        """Return what the progress line says of the model."""
+        text = f"loss {self._values.get('loss', math.nan):.3f}"
+        if "accuracy" in self._values:
+            text += f", {self._values['accuracy']:.0%} of preferences moved the right way"
+        return text
 
     def _plan_is_old(self) -> bool:
         """Tell whether a tenth of the time left has passed since the last look."""

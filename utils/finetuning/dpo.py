@@ -1,9 +1,13 @@
 """Direct preference optimization: the SFT adapter trains on, against a frozen copy of itself.
 
-Before the first step the loss must be ln 2: policy and reference are the same model then. Anything
-else means that the reference is wrong, and training would go astray silently.
+Before the first step the preference loss must be ln 2: policy and reference are the same model
+then. Anything else means that the reference is wrong, and training would go astray silently.
 
-Reference: Rafailov et al., 2023, "Direct Preference Optimization".
+The preference loss alone looks at differences and lets both answers grow less likely, their stop
+tokens too; the chosen answers' own loss, added to it, holds them.
+
+References: Rafailov et al., 2023, "Direct Preference Optimization"; Pang et al., 2024, "Iterative
+Reasoning Preference Optimization" (the added term, there with weight 1).
 """
 
 import logging
@@ -164,6 +168,9 @@ def train_adapter(
     order = runner.training_order(cfg, rows.lengths, plan.most)
     trainer = build_trainer(cfg, adapted, rows, plan, order)
     run.summary["first_loss"] = first_loss(trainer)
+    if cfg.sft_loss_weight:
+        text = "first preference loss %.4f (ln 2); the loss shown adds %g x that of chosen answers"
+        log.info(text, run.summary["first_loss"], cfg.sft_loss_weight)
     lengths = [rows.tokens(number) for number in order]
     conductor = runner.conduct(cfg, trainer, plan, run, box, lengths)
     card = adapted.card(cfg, "dpo", adapted.template)
@@ -177,9 +184,10 @@ def build_trainer(
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
     columns = {name: getattr(rows, name) for name in names}
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, cfg.sft_loss_weight]}
     return PairTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
-        args=runner.on_one_device(TRLConfig(**settings, beta=cfg.beta, loss_type=["sigmoid"])),
+        args=runner.on_one_device(TRLConfig(**settings, **losses, beta=cfg.beta)),
         train_dataset=Dataset.from_dict(columns).select(order),
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
@@ -187,7 +195,7 @@ def build_trainer(
 
 
 def first_loss(trainer: DPOTrainer) -> float:
-    """Return the loss before the first step, over the first batches.
+    """Return the preference loss before the first step, over the first batches.
 
     Raises:
         PreflightError: it is not ln 2 within 1e-3.
@@ -196,9 +204,11 @@ def first_loss(trainer: DPOTrainer) -> float:
     batches = iter(trainer.get_train_dataloader())
     model: Any = trainer.model
     model.train()
+    weights, trainer.loss_weights = trainer.loss_weights, [1.0, 0.0]
     for _, inputs in zip(range(CHECKED_BATCHES), batches, strict=False):
         with torch.no_grad(), trainer.accelerator.autocast():
             losses.append(float(trainer.compute_loss(model, trainer._prepare_inputs(inputs))))
+    trainer.loss_weights = weights
     trainer._metrics["train"].clear()
     worst = max(losses, key=lambda loss: abs(loss - FIRST_LOSS))
     if not abs(worst - FIRST_LOSS) <= FIRST_LOSS_TOLERANCE:

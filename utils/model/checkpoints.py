@@ -17,7 +17,14 @@ from transformers.utils import logging as transformers_logging
 from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
 from utils.data.tokenizer import save_hf_tokenizer
 from utils.errors import CheckpointError
-from utils.files import MANIFEST, folder_damage, read_json, verify_folder, write_json
+from utils.files import (
+    MANIFEST,
+    folder_damage,
+    is_moved_aside,
+    read_json,
+    verify_folder,
+    write_json,
+)
 
 LUMI_FILE = "lumi.json"
 """Beside each checkpoint: {"format", "stage", "template", "tokenizer_sha256", "settings", ...}."""
@@ -35,7 +42,12 @@ def find_checkpoint(path: Path) -> Path:
     if (path / "config.json").is_file():
         return path
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}: train one first, or pass --model_path")
+        runs = sorted(file.parents[1] for file in path.parent.glob("*/final/config.json"))
+        there = ", ".join(str(run) for run in runs if not is_moved_aside(run))
+        found = f" (there is {there})" if there else ""
+        raise CheckpointError(
+            f"no checkpoint at {path}: train one first, or pass --model_path{found}"
+        )
     for name in ("final", "best"):
         if (path / name / "config.json").is_file():
             return path / name

@@ -32,8 +32,11 @@ DOCUMENTS = 50
 """Documents of each split whose text and ids are compared."""
 CHARACTERS = 20_000
 """Longest document compared; encoding one takes about 1 ms per 1000 characters."""
+ROWS_CHARACTERS = 5_000_000
+"""Text of a fine-tuning file whose ids and labels are proved: every row of most files (the 6,000 of
+the practice data are a third of it); of a larger file rows spread evenly over it."""
 CONVERSATIONS = 300
-"""Rows of a fine-tuning file that are laid out, spread evenly over it."""
+"""Of these, rows that are also laid out as serving does, which takes longer."""
 LOSS_ROWS, LOSS_TOKENS = 4, 128
 """Validation tokens for the initial loss."""
 PROMPT_LENGTHS = (12, 7)
@@ -112,22 +115,25 @@ def sft_proofs(loaded: LoadedModel, dataset: Path, max_length: int | None) -> Pr
     rows, _ = read_conversations(dataset)
     template, encoder = loaded.template, loaded.encoder
     limit = max_length or loaded.context_length
-    built = build_sft_rows(spread(rows, CONVERSATIONS), template, encoder, limit)
+    sizes = [_characters(messages) for messages in rows]
+    proved = spread(rows, rows_within(ROWS_CHARACTERS, sizes))
+    built = build_sft_rows(proved, template, encoder, limit)
     yield chat.answers_are_learned(built, template.stop_id(encoder))
-    yield from _layout_proofs(loaded, built.conversations)
+    yield from _layout_proofs(loaded, spread(built.conversations, CONVERSATIONS))
 
 
 def dpo_proofs(loaded: LoadedModel, dataset: Path, max_length: int | None) -> Proofs:
     """Yield the proofs of stage 04 about its pairs (its own first step proves the loss ln 2)."""
     rows, _ = read_preferences(dataset)
     template, encoder = loaded.template, loaded.encoder
-    chosen = spread(rows, CONVERSATIONS)
     limit = max_length or loaded.context_length
-    built = build_dpo_rows(chosen, template, encoder, limit)
+    sizes = [_characters(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows]
+    proved = spread(rows, rows_within(ROWS_CHARACTERS, sizes))
+    built = build_dpo_rows(proved, template, encoder, limit)
     yield chat.preferences_are_learnable(built, template.stop_id(encoder))
     conversations = [
         [*row.prompt, {"role": "assistant", "content": row.chosen}]
-        for row in chosen
+        for row in spread(rows, CONVERSATIONS)
         if len(template.encode_prompt(row.prompt, encoder)) <= loaded.context_length
     ]
     yield from _layout_proofs(loaded, conversations)
@@ -179,6 +185,15 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     if len(rows) <= count:
         return list(rows)
     return [rows[number * len(rows) // count] for number in range(count)]
+
+
+def rows_within(limit: int, sizes: Sequence[int]) -> int:
+    """Return how many rows of the mean of `sizes` make up `limit`: all of them when they fit."""
+    return max(1, len(sizes) * limit // max(sum(sizes), limit))
+
+
+def _characters(messages: chat.Conversation) -> int:
+    return sum(len(message["content"]) for message in messages)
 
 
 def _prompts(vocab_size: int) -> list[list[int]]:

@@ -19,14 +19,14 @@ LAST_S = 5.0
 MIN_TRAINING_S = {"pretrain": 40.0, "sft": 15.0, "dpo": 10.0}
 """Below this much pure training (reference machine) a stage would teach nothing."""
 FIXED_S = {
-    "prepare": 20.0, "samples": 10.0, "preflight": 20.0, "check": 5.0, "pretrain": 45.0,
-    "sft": 35.0, "dpo": 35.0, "evaluate": 45.0, "serve": 15.0, "architecture": 20.0, "report": 15.0,
+    "prepare": 15.0, "samples": 10.0, "preflight": 20.0, "check": 5.0, "pretrain": 40.0,
+    "sft": 30.0, "dpo": 20.0, "evaluate": 20.0, "serve": 15.0, "architecture": 20.0, "report": 10.0,
 }  # fmt: skip
 """Seconds of a stage beside importing and training, on the reference machine (2 cores): preflight,
 compilation, held-out measurements, saving; for the others the least they need."""
 IMPORTING = frozenset(FIXED_S) - {"samples", "check"}
 """Stages that import torch and transformers."""
-CORPUS_S_PER_MB = {"prepare": 2.5, "samples": 0.0}
+CORPUS_S_PER_MB = {"prepare": 0.8, "samples": 0.0}
 """Seconds per MB of raw text on the reference machine (cleaning, deduplication, tokenizer)."""
 TIGHT = 0.6
 """Estimates are rough and on the safe side: a small box may squeeze the fixed costs this far."""

@@ -1,12 +1,13 @@
 """Chooses model size, tokenizer and batch for a time box, and says why.
 
-The rule: the largest size that fits the memory and sees at least `TOKENS_PER_PARAMETER` tokens per
-parameter within the box, counting at most `MAX_PASSES` passes over the corpus; else the smallest.
-Small runs get a small tokenizer, short rows and small steps (best bits per byte at equal time on a
-CPU); big ones the values of config/SIZE.json.
+The rule: the largest size that fits the memory and sees enough tokens per parameter within the box,
+counting at most `MAX_PASSES` passes over the corpus; else the smallest. Small runs get a small
+tokenizer, short rows and small steps (best bits per byte at equal time on a CPU); big ones the
+values of config/SIZE.json.
 
 Reference: about 20 tokens per parameter are optimal (Hoffmann et al., 2022) and 10 near it; after
-some 16 passes repeated data teach little (Muennighoff et al., 2023).
+some 16 passes repeated data teach little (Muennighoff et al., 2023). In runs of minutes the first
+few tokens per parameter teach so much that far fewer are enough (ARCHITECTURE.md has the figures).
 """
 
 import math
@@ -21,13 +22,17 @@ from utils.model.sizing import count_parameters, flops_per_token, memory_bytes
 from utils.session.probe import Speed
 
 TOKENS_PER_PARAMETER = 10
+TOKENS_PER_PARAMETER_TINY = 0.5
+"""The same for models of less than `TINY_PARAMETERS`."""
+TINY_PARAMETERS = 10_000_000
 MAX_PASSES = 16
 UTILISATION = {"cpu": 0.5, "cuda": 0.3, "mps": 0.3}
 """Share of the matrix-product rate that training reaches, all overheads counted."""
 SHORT_RUN_TOKENS = 200_000_000
-"""Below this many tokens the small tokenizer and short rows win."""
+"""Below this many tokens a small tokenizer and short rows win."""
 SHORT_RUN = {"vocab_size": 8192, "sequence_length": 256, "batch_size": 16,
              "gradient_accumulation_steps": 1}  # fmt: skip
+"""The most that a short run takes of each."""
 BYTES_PER_TOKEN = 3.5
 """Bytes of English per token with 8192 pieces, to guess a corpus's tokens before it is prepared."""
 SHAPE = frozenset({"n_layer", "d_model", "n_head", "num_key_value_heads", "d_ff"})
@@ -87,9 +92,15 @@ def choose_model(
     ]
     limit = MEMORY_SHARE * speed.memory_bytes
     fitting = [plan for plan in plans if plan.memory_bytes <= limit]
-    rich = [plan for plan in fitting if plan.tokens >= TOKENS_PER_PARAMETER * plan.parameters]
+    rich = [plan for plan in fitting if plan.tokens >= _enough(plan) * plan.parameters]
     chosen = rich[-1] if rich else plans[0]
     return replace(chosen, reason=_reason(chosen, plans, train_s, bool(rich), chosen in fitting))
+
+
+def _enough(plan: ModelPlan) -> float:
+    """Return the tokens per parameter from which a size is better than a smaller one."""
+    is_tiny = plan.parameters < TINY_PARAMETERS
+    return TOKENS_PER_PARAMETER_TINY if is_tiny else TOKENS_PER_PARAMETER
 
 
 def _plan(
@@ -100,8 +111,9 @@ def _plan(
     overrides: Mapping[str, Any],
 ) -> ModelPlan:
     own = PretrainConfig.read_file(path)
-    short = own | SHORT_RUN | {"vocab_size": _vocabulary(corpus_bytes)}
-    plan = expect_model({**short, **overrides}, train_s, speed, corpus_bytes)
+    limits = SHORT_RUN | {"vocab_size": _vocabulary(corpus_bytes)}
+    short = {name: min(own.get(name, most), most) for name, most in limits.items()}
+    plan = expect_model({**own, **short, **overrides}, train_s, speed, corpus_bytes)
     if plan.tokens >= SHORT_RUN_TOKENS:
         return expect_model({**own, **overrides}, train_s, speed, corpus_bytes)
     return plan
@@ -147,7 +159,7 @@ def _reason(
         next_ratio = larger[0].tokens / larger[0].parameters
         return (
             f"{text}; {larger[0].settings['model_name']} would see only {next_ratio:.2g} "
-            f"({TOKENS_PER_PARAMETER} are wanted) or not fit the memory"
+            f"({_enough(larger[0]):g} are wanted) or not fit the memory"
         )
     return f"{text}; the largest size there is"
 

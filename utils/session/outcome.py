@@ -3,10 +3,11 @@
 A stage that exits with 0 and leaves no result has failed; nothing here fills a gap with a guess.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.errors import DataError, LumiError
+from utils.errors import CheckpointError, DataError, LumiError
 from utils.files import MANIFEST, read_json
 from utils.session.stages import RESULTS_DIR, StageContext
 
@@ -30,7 +31,7 @@ def read_outcome(stage: str, context: StageContext) -> tuple[dict[str, Any], str
     if stage == "samples":
         return {}, _samples_line(context.folder / "data")
     if stage in KEYS:
-        folder = context.pretrain_dir if stage == "pretrain" else Path("checkpoints") / stage
+        folder = run_folder(stage, context)
         numbers = run_numbers(work_dir / folder, stage)
         if stage == "pretrain" and context.corpus_dir is not None:
             numbers |= baselines(work_dir / folder, work_dir / context.corpus_dir)
@@ -40,6 +41,46 @@ def read_outcome(stage: str, context: StageContext) -> tuple[dict[str, Any], str
         results = read_json(work_dir / folder / "evaluation_results.json")["results"]
         return results, _evaluation_line(results)
     return {}, "answered over HTTP" if stage == "serve" else ""
+
+
+def run_folder(stage: str, context: StageContext) -> Path:
+    """Return the folder of a training stage's run, relative to the working folder."""
+    return context.pretrain_dir if stage == "pretrain" else Path("checkpoints") / stage
+
+
+def is_finished(stage: str, context: StageContext) -> bool:
+    """Return whether this session's own run of a training stage is done.
+
+    So it is where the session died after the stage had ended and before it was noted.
+    """
+    if stage not in KEYS:
+        return False
+    path = context.cfg.work_dir / run_folder(stage, context) / "run.json"
+    record = read_json(path) if path.is_file() else {}
+    argv = " ".join(map(str, record.get("argv") or []))
+    return record.get("status") == "finished" and context.folder.name in argv
+
+
+def require_own_models(summary: Mapping[str, Any], context: StageContext) -> None:
+    """Check that the finished training stages of a session left the models that lie there now.
+
+    Raises:
+        CheckpointError: one was replaced or removed since, by a later session for example.
+    """
+    finished = {entry["name"] for entry in summary["stages"] if entry["status"] == "finished"}
+    for stage in KEYS:
+        if stage not in finished:
+            continue
+        folder = context.cfg.work_dir / run_folder(stage, context)
+        try:
+            is_own = run_numbers(folder, stage).items() <= summary[stage].items()
+        except LumiError:
+            is_own = False
+        if not is_own:
+            raise CheckpointError(
+                f"{folder} is not the model that step {stage} of session {summary['session']} "
+                "left there: a later run replaced it; start a new session"
+            )
 
 
 def run_numbers(run: Path, stage: str) -> dict[str, Any]:

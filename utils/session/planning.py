@@ -77,7 +77,7 @@ def _measure_and_plan(
     session: Session, corpus: Corpus | None, screen: Screen, measure: Callable[[], Speed]
 ) -> None:
     cfg, summary = session.cfg, session.summary
-    cpu, slowdown = cpu_slowdown()
+    best, slowdown = cpu_slowdown()
     raw_mb = (corpus.raw_bytes or 0.0) / 1e6 if corpus else 0.0
     box = "without a time box" if cfg.minutes is None else f"in {cfg.minutes:g} min"
     screen.say(f"Session {cfg.name} {box}: {', '.join(cfg.stages)}")
@@ -86,7 +86,8 @@ def _measure_and_plan(
     summary["machine"] = speed.machine | {"device": speed.device, "gflops": speed.flops / 1e9}
     costs = estimate_costs(slowdown, speed.import_s, raw_mb)
     # Other programs may end soon: they make the plan careful, they are no reason to refuse a box.
-    costs = replace(costs, tight=TIGHT * cpu / slowdown)
+    least = estimate_costs(best, 0.0, 0.0).least
+    costs = replace(costs, tight=TIGHT * best / slowdown, least=least)
     if "pretrain" in cfg.stages:
         model, costs = _plan_model(session, corpus, speed, costs)
         session.plan["model"] = asdict(model)
@@ -137,7 +138,7 @@ def _full_size(path: Path, overrides: Mapping[str, Any], speed: Speed) -> ModelP
 def _size_config(size: str) -> Path:
     path = Path(size) if size.endswith(".json") else ROOT / "config" / f"{size}.json"
     if not path.is_file():
-        raise ConfigError(f"model size {size!r}: {path} is not there: use tiny, small or base")
+        raise ConfigError(f"model size {size!r}: no {path}: use nano, tiny, small or base")
     return path
 
 
@@ -264,8 +265,8 @@ def check_settings(cfg: SessionConfig) -> None:
             find_corpus(cfg)
     if cfg.minutes is None:
         return
-    slowdown, _ = cpu_slowdown()
-    least = minimum_minutes(cfg.stages, estimate_costs(slowdown, NOMINAL_IMPORT_S * slowdown, 0.0))
+    best, _ = cpu_slowdown()
+    least = minimum_minutes(cfg.stages, estimate_costs(best, NOMINAL_IMPORT_S * best, 0.0))
     if cfg.minutes < least:
         raise BudgetError(
             f"a box of {cfg.minutes:g} min is too small for {', '.join(cfg.stages)} on this "

@@ -75,6 +75,7 @@ class Runner:
         session = self.session
         try:
             self.plan = plan_session(session, self.screen, self.tools.measure)
+            outcome.require_own_models(session.summary, self.plan.context)
             for number, stage in enumerate(session.cfg.stages, start=1):
                 if session.stage(stage)["status"] != "finished":
                     self._run_stage(number, stage, self.plan)
@@ -116,16 +117,17 @@ class Runner:
         entry["planned"] = None if planned_s is None else round(planned_s / 60, 3)
         total = len(session.cfg.stages)
         announce(self.screen, f"[{number}/{total}] {stage}", planned_s, session.left_s)
-        before_s = continued_s(plan.context) if stage == "pretrain" else 0.0
         where = f"session failed in step {number} of {total}: {stage}"
         try:
-            result = self.run_process(stage, plan.context, planned_s, before_s)
-        except Interrupted:
+            if not outcome.is_finished(stage, plan.context):
+                before_s = continued_s(plan.context) if stage == "pretrain" else 0.0
+                result = self.run_process(stage, plan.context, planned_s, before_s)
+                self._check(result, stage, where)
+        except (Interrupted, StageFailed, BudgetError):
             raise
         except LumiError as error:
             entry["status"] = "failed"
             raise StageFailed(f"{where}: {error}") from error
-        self._check(result, stage, where)
         try:
             numbers, entry["result"] = outcome.read_outcome(stage, plan.context)
         except LumiError as error:

@@ -1,5 +1,7 @@
 """Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
 
+On a CPU that only emulates bfloat16, Muon works in fp32.
+
 Reference: Muon (Jordan et al., 2024); AdamW (Loshchilov and Hutter, 2019).
 """
 
@@ -12,6 +14,8 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
+from utils.training.muon import FP32Muon
+from utils.training.speed import has_bf16
 
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
@@ -33,14 +37,16 @@ class Optimizers:
         names: dict[Tensor, str] = {tensor: name for name, tensor in model.named_parameters()}
         matrices = [p for p, name in names.items() if ".layers." in name and p.ndim == 2]
         others = [p for p, name in names.items() if not (".layers." in name and p.ndim == 2)]
-        fused = next(iter(names)).device.type in ("cpu", "cuda")
+        device = next(iter(names)).device
+        fused = device.type in ("cpu", "cuda")
         groups = [{"params": others, "weight_decay": 0.0}]
         if cfg.optimizer == "adamw":
             groups.append({"params": matrices, "weight_decay": cfg.weight_decay})
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            muon = Muon(
+            is_emulated = device.type == "cpu" and not has_bf16(device)
+            muon = (FP32Muon if is_emulated else Muon)(
                 matrices,
                 lr=cfg.muon_learning_rate,
                 momentum=MOMENTUM,
@@ -74,15 +80,7 @@ class Optimizers:
         """
         left = dict(tensors)
         for optimizer, parameter in self._owned():
-            for key in (
-                ("momentum_buffer",)
-                if isinstance(optimizer, Muon)
-                else (
-                    "step",
-                    "exp_avg",
-                    "exp_avg_sq",
-                )
-            ):
+            for key in MUON_STATE if isinstance(optimizer, Muon) else ADAMW_STATE:
                 name = f"{self.names[parameter]}:{key}"
                 if name not in left:
                     raise CheckpointError(

@@ -18,7 +18,7 @@ from torch import nn
 from utils.training.loss import LossKernel
 
 COMPILE_CACHE = Path(".cache/torchinductor")
-COMPILE_PAYS_FROM = 25.0
+COMPILE_PAYS_FROM = 18.0
 """Box left over start-up time from which compiling pays: it takes about 5 times as long as starting
 up did (cold cache) and makes a step 1.5 times as fast."""
 MEDIUM_ERROR = 3e-6

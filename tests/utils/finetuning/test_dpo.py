@@ -57,7 +57,7 @@ def test_training_starts_at_ln_2_and_learns_the_preference(dpo_run):
     assert summary["heldout_reward_margin"] > 0
     assert summary["heldout_reward_accuracy"] >= 0.5
     lines = [line for line in read_lines(dpo_run / "metrics.jsonl") if "loss" in line]
-    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert lines[0]["loss"] > math.log(2) + 0.5  # with the chosen answers' own loss
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[-1]["reward_margin"] > 0
 
@@ -83,6 +83,29 @@ def test_an_interrupted_run_is_not_continued_by_accident(settings, sft_run, tmp_
     write_json(tmp_path / "sft" / "run.json", {**record, "status": "interrupted"})
     with pytest.raises(CheckpointError, match="is interrupted, not finished: run stage 03 again"):
         policy(DPOConfig.build({**settings, "model_path": tmp_path / "sft"}))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_loss_is_the_preference_loss_and_the_weighted_loss_of_chosen_answers(settings, weight):
+    cfg = DPOConfig.build(settings | {"sft_loss_weight": weight})
+    adapted = policy(cfg)
+    rows = load_data(cfg, adapted).train
+    plan = runner.first_plan(cfg, len(rows))
+    order = list(range(len(rows)))
+    built = build_trainer(cfg, adapted, rows, plan, order)
+    inputs = built._prepare_inputs(next(iter(built.get_train_dataloader())))
+    chosen = [(rows.prompt_ids[n], rows.chosen_ids[n]) for n in order[: cfg.batch_size]]
+    total, count = 0.0, 0
+    for prompt, answer in chosen:
+        logits = row_logits(adapted.peft, prompt + answer)
+        log_probs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+        total -= float(log_probs[range(len(answer)), answer].sum())
+        count += len(answer)
+    with torch.no_grad():
+        found = float(built.compute_loss(built.model, inputs))
+    assert found == pytest.approx(math.log(2) + weight * total / count, abs=1e-3)
+    assert first_loss(built) == pytest.approx(math.log(2), abs=1e-6)
+    assert built.loss_weights == [1.0, weight]
 
 
 def test_the_trainer_sees_our_ids_unchanged(trainer):

@@ -58,3 +58,12 @@ def test_a_foreign_folder_that_is_no_model_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_model(tmp_path)
+
+
+def test_a_missing_checkpoint_names_the_runs_beside_it(tmp_path):
+    for run in ("nano", "nano.20261121-101500"):
+        (tmp_path / run / "final").mkdir(parents=True)
+        (tmp_path / run / "final" / "config.json").touch()
+    with pytest.raises(CheckpointError) as error:
+        find_checkpoint(tmp_path / "tiny")
+    assert str(error.value).endswith(f"pass --model_path (there is {tmp_path / 'nano'})")

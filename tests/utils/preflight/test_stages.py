@@ -15,6 +15,7 @@ from utils.preflight.stages import (
     data_proofs,
     dpo_proofs,
     fresh_chat_model,
+    rows_within,
     sft_proofs,
     signal_proofs,
     spread,
@@ -113,6 +114,22 @@ def test_a_checkpoint_whose_chat_template_was_changed_is_found(checkpoint_dir, r
     assert failures(sft_proofs(loaded, rows / "sft.json", None)) == [
         "apply_chat_template gives the same ids"
     ]
+
+
+def test_every_row_of_an_ordinary_file_is_proved(checkpoint_dir, tmp_path):
+    rows = [{"prompt": f"What is {n}?", "response": f"It is {n + 1}."} for n in range(1000)]
+    rows[998]["response"] += " because" * 400
+    (tmp_path / "sft.json").write_text(json.dumps(rows))
+    loaded = load_model(checkpoint_dir)
+    learned = next(sft_proofs(loaded, tmp_path / "sft.json", None))
+    assert learned.ok
+    assert learned.measured == "0 of 999 rows wrong"  # the row that is too long is not built
+
+
+def test_of_a_huge_file_as_many_rows_as_the_limit_allows_are_proved():
+    assert rows_within(100, [10, 20, 30]) == 3
+    assert rows_within(100, [40] * 10) == 2
+    assert rows_within(100, [400]) == 1
 
 
 def test_a_sample_is_spread_over_the_file():

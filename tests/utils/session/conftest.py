@@ -46,6 +46,7 @@ class Bench:
             {
                 "name": "trial",
                 "minutes": 12,
+                "model_sizes": ("tiny", "small", "base"),
                 "dataset_config": root / "config" / "datasets" / "pydocs.json",
                 "runs_dir": self.folder / "sessions" / "runs",
                 "work_dir": self.folder,

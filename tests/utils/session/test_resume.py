@@ -3,7 +3,7 @@ import json
 import pytest
 
 from utils.config.session import ResumeConfig
-from utils.errors import BudgetError
+from utils.errors import BudgetError, CheckpointError
 from utils.session.record import Session
 from utils.session.resume import resume, unfinished_runs
 from utils.session.runner import StageFailed, start_session
@@ -64,6 +64,35 @@ def test_a_failed_session_goes_on_when_the_cause_is_gone(bench):
     resume(config(bench), bench.tools)
     assert bench.calls.count("pretrain") == 1
     assert bench.calls.count("sft") == 2
+
+
+def test_a_stage_that_ended_before_its_runner_could_note_it_is_not_run_again(bench):
+    folder = interrupted_in_pretrain(bench)
+    run = bench.folder / "checkpoints" / "pretrain" / "tiny"
+    summary = {"parameters": 8, "tokens": 4096, "val_bpb": 1.25}
+    record = {"status": "finished", "argv": [str(folder)], "summary": summary}
+    (run / "run.json").write_text(json.dumps(record))
+    resume(config(bench), bench.tools)
+    assert bench.calls == ["sft", "dpo", "evaluate", "answers"]
+    assert Session.open(folder).summary["pretrain"]["val_bpb"] == 1.25
+
+
+@pytest.mark.parametrize("damage", ["replaced", "removed"])
+def test_a_session_does_not_go_on_with_the_model_of_a_later_one(bench, damage):
+    bench.order = {"dpo": "fail"}
+    with pytest.raises(StageFailed):
+        start_session(bench.config(), bench.tools)
+    path = bench.folder / "checkpoints" / "sft" / "run.json"
+    record = json.loads(path.read_text())
+    path.unlink()
+    if damage == "replaced":
+        record["summary"]["heldout_loss_after"] = 0.9
+        path.write_text(json.dumps(record))
+    bench.order = {}
+    (bench.folder / "calls.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"step sft of session .* start a new session"):
+        resume(config(bench), bench.tools)
+    assert bench.calls == []
 
 
 def test_a_session_without_time_left_is_refused(bench):

@@ -7,6 +7,7 @@ from torch.optim import AdamW, Muon
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
 from utils.model.architecture import build_model
+from utils.training.muon import FP32Muon
 from utils.training.optimizer import Optimizers, clip_gradients
 
 TOY = dict(n_layer=1, d_model=16, n_head=2, d_ff=32, vocab_size=64)
@@ -28,6 +29,13 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
     assert len(names) == 7 and all(".layers.0." in name for name in names)
     rest = {optimizers.names[p] for group in adamw.param_groups for p in group["params"]}
     assert rest == set(optimizers.names.values()) - names
+
+
+@pytest.mark.parametrize(("bf16", "kind"), [(True, Muon), (False, FP32Muon)])
+def test_muon_works_in_fp32_where_bfloat16_is_emulated(monkeypatch, bf16, kind):
+    monkeypatch.setattr("utils.training.optimizer.has_bf16", lambda device: bf16)
+    _, optimizers = stepped()
+    assert type(optimizers.members[1][0]) is kind
 
 
 def test_adamw_alone_equals_torch_with_decay_on_matrices_only():

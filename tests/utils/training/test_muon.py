@@ -1,0 +1,68 @@
+"""Muon in fp32 against the singular value decomposition and against torch's Muon."""
+
+import pytest
+import torch
+from torch.optim import Muon
+
+from utils.training import muon
+from utils.training.muon import FP32Muon, orthogonalized
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+SHAPES = [(8, 8), (8, 24), (24, 8), (8, 8), (24, 8)]
+
+
+def matrices(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator) for shape in SHAPES]
+
+
+def stepped(kind, steps=3):
+    parameters = [torch.nn.Parameter(matrix) for matrix in matrices(0)]
+    optimizer = kind(parameters, lr=0.02, momentum=0.95, weight_decay=0.1)
+    for step in range(steps):
+        for parameter, gradient in zip(parameters, matrices(step + 1), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    return parameters, optimizer
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 20), (20, 6)])
+def test_singular_values_go_through_the_polynomial_and_the_vectors_stay(shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(1)).double()
+    left, values, right = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
+    a, b, c = COEFFICIENTS
+    for _ in range(5):
+        values = a * values + b * values**3 + c * values**5
+    expected = left @ torch.diag(values) @ right
+    (found,) = orthogonalized(matrix.float()[None], COEFFICIENTS, 5, 1e-7)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_matrix_without_gradient_stays_zero():
+    assert orthogonalized(torch.zeros(2, 3, 4), COEFFICIENTS, 5, 1e-7).abs().max() == 0
+
+
+def test_it_takes_the_steps_of_torch_up_to_the_rounding_of_bfloat16():
+    ours, theirs = stepped(FP32Muon), stepped(Muon)
+    for found, wanted, start in zip(ours[0], theirs[0], matrices(0), strict=True):
+        moved = (wanted - start).norm()
+        assert (found - wanted).norm() < 0.02 * moved
+    for parameter, other in zip(ours[0], theirs[0], strict=True):
+        buffers = (ours[1].state[parameter], theirs[1].state[other])
+        torch.testing.assert_close(*(state["momentum_buffer"] for state in buffers))
+
+
+def test_dividing_a_stack_changes_nothing(monkeypatch):
+    whole, _ = stepped(FP32Muon)
+    monkeypatch.setattr(muon, "MOST_ELEMENTS", 64)
+    parts, _ = stepped(FP32Muon)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_only_matrices_with_a_gradient_move():
+    parameters = [torch.nn.Parameter(matrix) for matrix in matrices(0)]
+    parameters[0].grad = torch.ones(8, 8)
+    FP32Muon(parameters, lr=0.02).step()
+    moved = [not torch.equal(p, start) for p, start in zip(parameters, matrices(0), strict=True)]
+    assert moved == [True, False, False, False, False]
