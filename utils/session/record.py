@@ -24,6 +24,8 @@ from utils.files import read_json, write_json
 
 BEAT_S = 5.0
 """Seconds between two notes of the time used; a crash loses at most this much of it."""
+SILENT_S = 300.0
+"""Without a beat for this long, a session of another host (or container) counts as dead."""
 NUMBERS = ("pretrain", "sft", "dpo", "evaluation")
 """Parts of the summary that stages fill."""
 
@@ -163,13 +165,14 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process that runs it is there (a session of another host counts as alive)."""
+        """Whether the process that runs it is there; of another host's its last beat tells."""
         if self.summary["status"] != "running":
             return False
         if self.state.get("host", socket.gethostname()) != socket.gethostname():
-            return True
-        pid = self.state.get("pid", 0)
-        return bool(pid) and _born(pid) == self.state.get("born")
+            return time.time() - (self.folder / "state.json").stat().st_mtime < SILENT_S
+        pid, born = self.state.get("pid", 0), self.state.get("born", 0.0)
+        # The system's idea of when it booted may drift by a second.
+        return bool(pid) and bool(_born(pid)) and abs(_born(pid) - born) < 2
 
     @property
     def status(self) -> str:

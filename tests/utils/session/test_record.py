@@ -1,3 +1,4 @@
+import os
 import time
 
 import pytest
@@ -30,6 +31,17 @@ def test_a_running_session_without_its_process_was_interrupted(bench):
     assert Session.open(session.folder).status == "running"
     session.state["born"] = 1.0
     session.beat(force=True)
+    assert Session.open(session.folder).status == "interrupted"
+
+
+def test_a_session_of_another_host_lives_as_long_as_it_beats(bench):
+    session = Session.create(bench.config(), {})
+    session.start_clock()
+    session.state["host"] = "a-container-that-was-removed"
+    session.beat(force=True)
+    assert Session.open(session.folder).status == "running"
+    old = time.time() - 400
+    os.utime(session.folder / "state.json", (old, old))
     assert Session.open(session.folder).status == "interrupted"
 
 

@@ -37,8 +37,8 @@ def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
 def test_compiling_needs_time_to_pay(monkeypatch):
     monkeypatch.setattr(speed.shutil, "which", lambda name: name)
     assert can_compile(wanted=True, left_s=None, startup_s=5.0)
-    assert can_compile(wanted=True, left_s=130.0, startup_s=5.0)
-    assert not can_compile(wanted=True, left_s=120.0, startup_s=5.0)
+    assert can_compile(wanted=True, left_s=95.0, startup_s=5.0)
+    assert not can_compile(wanted=True, left_s=85.0, startup_s=5.0)
     assert not can_compile(wanted=False, left_s=None, startup_s=5.0)
 
 
