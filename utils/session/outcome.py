@@ -55,8 +55,10 @@ def is_finished(stage: str, context: StageContext) -> bool:
     """
     if stage not in KEYS:
         return False
-    path = context.cfg.work_dir / run_folder(stage, context) / "run.json"
-    record = read_json(path) if path.is_file() else {}
+    try:
+        record = read_json(context.cfg.work_dir / run_folder(stage, context) / "run.json")
+    except LumiError:  # none there yet, or the damaged one of an earlier run
+        return False
     argv = " ".join(map(str, record.get("argv") or []))
     return record.get("status") == "finished" and context.folder.name in argv
 

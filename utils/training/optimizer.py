@@ -15,7 +15,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
 from utils.training.muon import FP32Muon
-from utils.training.speed import has_bf16
+from utils.training.speed import muon_precision
 
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
@@ -45,8 +45,7 @@ class Optimizers:
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            is_emulated = device.type == "cpu" and not has_bf16(device)
-            muon = (FP32Muon if is_emulated else Muon)(
+            muon = (FP32Muon if muon_precision(device) == "fp32" else Muon)(
                 matrices,
                 lr=cfg.muon_learning_rate,
                 momentum=MOMENTUM,

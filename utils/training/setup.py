@@ -26,13 +26,7 @@ from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic, seed_step
-from utils.training.speed import (
-    FastPaths,
-    can_compile,
-    choose_matmul_precision,
-    compile_decoder,
-    has_bf16,
-)
+from utils.training.speed import can_compile, choose_fast_paths, compile_decoder
 from utils.training.trainer import Trainer
 from utils.training.validation import ValidationSet, bits_per_byte
 
@@ -64,7 +58,7 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
         data=PackedDataset.open(run.data_dirs, "train", run.length, cfg.data_weights),
         validation=ValidationSet.open(run.data_dirs, run.length, cfg.eval_tokens),
         optimizers=Optimizers.build(model, cfg),
-        fast=_fast_paths(cfg, device, model.config._attn_implementation or "eager"),
+        fast=choose_fast_paths(device, model.config._attn_implementation or "eager", bf16=cfg.bf16),
         state=TrainState(),
         plan=Plan(run.folder / PLAN_FILE, cfg.warmup_steps, cfg.decay_ratio),
         clock=clock,
@@ -89,13 +83,6 @@ def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
         save_every_steps=cfg.save_steps,
         startup_s=clock.elapsed_s(),
     )
-
-
-def _fast_paths(cfg: PretrainConfig, device: torch.device, attention: str) -> FastPaths:
-    bf16 = cfg.bf16 and has_bf16(device)
-    if cfg.bf16 and not bf16:
-        log.info("bf16: not in this hardware, computing in fp32")
-    return FastPaths(device.type, attention, bf16, False, choose_matmul_precision(device))
 
 
 def _restore(trainer: Trainer) -> None:

@@ -36,6 +36,8 @@ class FastPaths:
     bf16: bool
     compiled: bool
     matmul_precision: str
+    muon_precision: str
+    """bf16 or fp32: in which Muon orthogonalizes."""
 
     def as_dict(self) -> dict[str, object]:
         """Return them as JSON-ready values."""
@@ -50,6 +52,11 @@ def has_bf16(device: torch.device) -> bool:
         return platform.mac_ver()[0] >= "14"
     abilities = torch.cpu.get_capabilities()
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+
+
+def muon_precision(device: torch.device) -> str:
+    """Return bf16, or fp32 on a CPU that only emulates bf16."""
+    return "fp32" if device.type == "cpu" and not has_bf16(device) else "bf16"
 
 
 def choose_matmul_precision(device: torch.device) -> str:
@@ -70,6 +77,15 @@ def choose_matmul_precision(device: torch.device) -> str:
         torch.set_float32_matmul_precision("highest")
         return "highest"
     return "medium"
+
+
+def choose_fast_paths(device: torch.device, attention: str, *, bf16: bool) -> FastPaths:
+    """Return what is on before compiling; bf16, where it is wanted, needs the hardware."""
+    in_bf16 = bf16 and has_bf16(device)
+    if bf16 and not in_bf16:
+        log.info("bf16: not in this hardware, computing in fp32")
+    precisions = choose_matmul_precision(device), muon_precision(device)
+    return FastPaths(device.type, attention, in_bf16, False, *precisions)
 
 
 def can_compile(*, wanted: bool, left_s: float | None, startup_s: float) -> bool:

@@ -33,7 +33,7 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
 
 @pytest.mark.parametrize(("bf16", "kind"), [(True, Muon), (False, FP32Muon)])
 def test_muon_works_in_fp32_where_bfloat16_is_emulated(monkeypatch, bf16, kind):
-    monkeypatch.setattr("utils.training.optimizer.has_bf16", lambda device: bf16)
+    monkeypatch.setattr("utils.training.speed.has_bf16", lambda device: bf16)
     _, optimizers = stepped()
     assert type(optimizers.members[1][0]) is kind
 

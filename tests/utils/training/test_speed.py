@@ -8,7 +8,13 @@ from utils.config.model import ModelConfig
 from utils.model.architecture import build_model
 from utils.training import speed
 from utils.training.loss import LossKernel, language_model_loss
-from utils.training.speed import can_compile, choose_matmul_precision, compile_decoder, has_bf16
+from utils.training.speed import (
+    can_compile,
+    choose_fast_paths,
+    choose_matmul_precision,
+    compile_decoder,
+    has_bf16,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,6 +38,16 @@ def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
     monkeypatch.setattr(speed.shutil, "which", lambda name: None)
     assert not can_compile(wanted=True, left_s=None, startup_s=1.0)
     assert "no C++ compiler" in caplog.text
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_what_changes_the_bits_is_recorded(monkeypatch, hardware):
+    monkeypatch.setattr(speed, "has_bf16", lambda device: hardware)
+    monkeypatch.setattr(speed, "choose_matmul_precision", lambda device: "medium")
+    paths = choose_fast_paths(CPU, "sdpa", bf16=True).as_dict()
+    assert paths["bf16"] is hardware
+    assert paths["muon_precision"] == ("bf16" if hardware else "fp32")
+    assert choose_fast_paths(CPU, "sdpa", bf16=False).bf16 is False
 
 
 def test_compiling_needs_time_to_pay(monkeypatch):
