@@ -68,7 +68,7 @@ def test_the_result_file_holds_the_held_out_text_with_its_baselines(pipeline):
 
 def test_fine_tuning_lowers_the_held_out_loss_and_answers_end_by_themselves(pipeline):
     assert pipeline.sft["heldout_loss_after"] < pipeline.sft["heldout_loss_before"] - 0.5
-    assert pipeline.sft["stop_rate"] >= 0.7  # a lost stop token gives 0; a model this small loops
+    assert pipeline.sft["stop_rate"] >= 0.9  # a lost stop token gives 0
 
 
 def test_alignment_starts_at_ln_2_and_raises_the_held_out_accuracy(pipeline):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from utils.config.training import AdapterConfig
 
@@ -21,3 +21,5 @@ class SFTConfig(AdapterConfig):
     """Folder for the adapter, final/ (merged model) and metrics."""
     learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of the adapter."""
+    loop_share: float = Field(0.03, ge=0, le=1)
+    """Added rows, as a share of all, that teach to end an answer that repeats itself (0: none)."""

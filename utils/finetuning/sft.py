@@ -23,6 +23,7 @@ from utils.finetuning.datasets import (
     build_sft_rows,
     read_conversations,
 )
+from utils.finetuning.loops import loop_rows
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -98,13 +99,18 @@ def load_data(cfg: SFTConfig, base: LoadedModel, template: Template) -> SFTData:
     Raises:
         DataError: a file is missing, or nothing is left to learn from.
     """
-    length = min(cfg.max_length or base.context_length, base.context_length)
+    length = run_length(cfg, base)
     split = read_split(read_conversations, cfg.dataset_path, cfg.heldout_path, cfg.seed)
     heldout = build_sft_rows(split.heldout, template, base.encoder, length)
     train = build_sft_rows(split.training, template, base.encoder, length, exclude=heldout)
     require_rows(heldout, cfg.heldout_path or cfg.dataset_path, length)
     require_rows(train, cfg.dataset_path, length)
     return SFTData(train, heldout, split.bad, split.counts(len(train), train.dropped))
+
+
+def run_length(cfg: SFTConfig, base: LoadedModel) -> int:
+    """Return the tokens of the longest row."""
+    return min(cfg.max_length or base.context_length, base.context_length)
 
 
 def adapt(cfg: SFTConfig, base: LoadedModel, template: Template) -> AdaptedModel:
@@ -122,9 +128,17 @@ def train_adapter(
         BudgetError: the box is too small.
         Interrupted: a signal arrived; the adapter so far is saved.
     """
-    plan = runner.first_plan(cfg, len(rows))
-    order = runner.training_order(cfg, rows.lengths, plan.most)
-    columns = {"input_ids": rows.input_ids, "labels": rows.labels}
+    loops = loop_rows(rows, cfg.loop_share, run_length(cfg, adapted.base), cfg.seed)
+    run.summary["loop_rows"] = len(loops)
+    if len(loops):
+        log.info("%d added rows teach to end an answer that repeats itself", len(loops))
+    columns = {
+        "input_ids": rows.input_ids + loops.input_ids,
+        "labels": rows.labels + loops.labels,
+    }
+    tokens = rows.lengths + loops.lengths
+    plan = runner.first_plan(cfg, len(tokens))
+    order = runner.training_order(cfg, tokens, plan.most)
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
     trainer = SFTTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
@@ -133,7 +147,7 @@ def train_adapter(
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
     )
-    lengths = [rows.lengths[number] for number in order]
+    lengths = [tokens[number] for number in order]
     conductor = runner.conduct(cfg, trainer, plan, run, box, lengths)
     card = adapted.card(cfg, "sft", TEMPLATES[cfg.prompt_template])
     runner.end_if_stopped(conductor, lambda folder: save_adapter(adapted, folder, card))

@@ -28,7 +28,7 @@ def test_minutes_on_a_processor_without_bf16_get_nano_with_4096_pieces_and_steps
     assert plan.settings["vocab_size"] == 4096
     assert plan.tokens_per_step == 2048
     assert plan.parameters == pytest.approx(1.57e6, rel=0.01)
-    assert "0.1 are wanted" in plan.reason
+    assert "0.3 are wanted" in plan.reason
 
 
 def test_too_little_time_for_any_size_gets_the_smallest():
