@@ -1,11 +1,14 @@
 """Settings of stage 01, and of the data sets that it can mix."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import Section, StageConfig
+
+LanguageDetector = Literal["py3langid", "langdetect"]
+DedupEngine = Literal["rensa", "datasketch"]
 
 
 class MixtureSource(Section):
@@ -58,12 +61,16 @@ class PrepareConfig(StageConfig):
     """Longest document, in characters; longer ones are split at paragraphs, never dropped."""
     language: str | None = "en"
     """ISO code of the language to keep; null keeps all."""
+    language_detector: LanguageDetector = "py3langid"
+    """py3langid (fast) or langdetect."""
     language_threshold: float = Field(0.7, ge=0, le=1)
     """Probability of `language` below which a document is dropped."""
     use_minhash: bool = True
     """Drop near-duplicates by MinHash besides the exact ones."""
     minhash_threshold: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of word 5-grams from which two documents count as duplicates."""
+    dedup_engine: DedupEngine = "rensa"
+    """rensa, or datasketch: slow and in memory, the plain reference for small corpora."""
     train_ratio: float = Field(0.98, gt=0, lt=1)
     """Share of the documents in the training split; the rest is for validation."""
     shard_tokens: PositiveInt = 50_000_000

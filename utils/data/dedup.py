@@ -1,65 +1,33 @@
-"""Exact and near-duplicates, the later one in reading order dropped.
+"""Exact and near-duplicates: of documents that repeat each other the first in reading order stays.
 
 Two documents are near-duplicates when the Jaccard similarity of their sets of word 5-grams reaches
 the threshold. MinHash and banding only propose pairs; every pair is then checked exactly, so no
-document is dropped by chance, and the result depends on nothing but the texts and their order.
+document is dropped by chance. A document is dropped if, and only if, such pairs connect it to an
+earlier one, so the result depends on nothing but the texts and their order.
 
 Reference: Broder, On the resemblance and containment of documents (1997); Leskovec, Rajaraman and
 Ullman, Mining of Massive Datasets, chapter 3.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import xxhash
 
-NGRAM = 5
-NUM_PERMUTATIONS = 128
-MISS_PROBABILITY = 0.005
-"""A pair exactly at the threshold may escape the banding this often; closer pairs far less."""
+from utils.data.shingling import MIX, Shingles, gram_hashes
+
+NUM_PERMUTATIONS = 256
+MISS_PROBABILITY = 3e-6
+"""A pair exactly at the threshold may escape the banding this often (42 x 6 at 0.8: 2.8e-6)."""
+SIGNATURE_SEED = 42
 CACHED_SETS = 20_000
 """Shingle sets kept in memory during the exact check (a few hundred values each)."""
-
-ASCII_WORDS = re.compile(r"[a-z0-9_]+", re.ASCII)
-WORDS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u9fff]+")
-"""Scripts written without spaces (Thai, Lao, Japanese, Chinese) count each character as a word."""
-MIX = np.array(
-    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5,
-     0xD6E8FEB86659FD93], dtype=np.uint64,
-)  # fmt: skip
-"""Odd 64-bit constants: word hashes are combined in order, so that word order matters."""
-
-Shingles = np.ndarray
-"""Sorted distinct 64-bit hashes of a document's word 5-grams."""
 
 
 def text_digest(text: str) -> bytes:
     """Return 16 bytes that are equal for texts that differ in white space only."""
     return xxhash.xxh3_128_digest(" ".join(text.split()).encode("utf-8", "replace"))
-
-
-def shingles(text: str) -> Shingles:
-    """Return the document's distinct 5-grams as hashes; fewer than five words make one gram."""
-    folded = text.lower()
-    words = (ASCII_WORDS if folded.isascii() else WORDS).findall(folded)
-    if not words:
-        return np.empty(0, np.uint64)
-    hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
-    hashes = np.pad(hashes, (0, max(NGRAM - len(hashes), 0)))
-    count = len(hashes) - NGRAM + 1
-    grams = np.zeros(count, np.uint64)
-    for offset in range(NGRAM):
-        grams = (grams ^ hashes[offset : offset + count]) * MIX[offset]
-        grams ^= grams >> np.uint64(32)
-    return np.unique(grams)
-
-
-@lru_cache(maxsize=200_000)
-def _word_hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word.encode("utf-8", "replace"))
 
 
 def jaccard(first: Shingles, second: Shingles) -> float:
@@ -81,22 +49,27 @@ def banding(threshold: float) -> tuple[int, int]:
     return NUM_PERMUTATIONS, 1
 
 
-@lru_cache(maxsize=1)
-def _sketch() -> Any:
-    from datasketch.minhash import MinHash
+def signatures(texts: Sequence[str]) -> np.ndarray:
+    """Return MinHash signatures, uint32 [texts, NUM_PERMUTATIONS]."""
+    from rensa import RMinHash  # type: ignore[attr-defined]
 
-    return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, hashfunc=int)
+    grams, offsets = gram_hashes(texts)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        grams, offsets.astype(np.uint64), NUM_PERMUTATIONS, SIGNATURE_SEED
+    )
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(texts), NUM_PERMUTATIONS)
 
 
-def band_keys(grams: Shingles, threshold: float) -> np.ndarray:
-    """Return one 64-bit key a band, shape [bands]; documents that share a key are candidates."""
+def band_keys(texts: Sequence[str], threshold: float) -> np.ndarray:
+    """Return 64-bit keys, [texts, bands]; documents that share a key of a band are candidates."""
     bands, rows = banding(threshold)
-    sketch = _sketch()
-    sketch.clear()
-    sketch.update_batch((grams >> np.uint64(32)).tolist())
-    parts = sketch.hashvalues[: bands * rows].reshape(bands, rows)
-    keys = [xxhash.xxh3_64_intdigest(part.tobytes(), seed=band) for band, part in enumerate(parts)]
-    return np.array(keys, np.uint64)
+    parts = signatures(texts)[:, : bands * rows].reshape(len(texts), bands, rows)
+    keys = np.zeros(parts.shape[:2], np.uint64)
+    for row in range(rows):
+        keys ^= parts[:, :, row]
+        keys *= MIX[row % len(MIX)]
+        keys ^= keys >> np.uint64(32)
+    return keys
 
 
 def exact_duplicates(digests: np.ndarray) -> np.ndarray:
@@ -108,43 +81,80 @@ def exact_duplicates(digests: np.ndarray) -> np.ndarray:
     return first[inverse.reshape(-1)]
 
 
+class Families:
+    """Union-find over documents; the root of a family is its first member in reading order."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = np.arange(count)
+
+    def root(self, number: int) -> int:
+        """Return the first member of the document's family."""
+        parents = self._parents
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return int(number)
+
+    def join(self, first: int, second: int) -> None:
+        """Make one family of two."""
+        low, high = sorted((self.root(first), self.root(second)))
+        self._parents[high] = low
+
+
 def near_duplicates(
     keys: np.ndarray,
-    sizes: np.ndarray,
+    alive: np.ndarray,
     threshold: float,
     grams_of: Callable[[int], Shingles],
-    watch: Callable[[int], object] = lambda number: None,
+    watch: Callable[[int], object] = lambda band: None,
 ) -> dict[int, int]:
-    """Return {dropped document: kept earlier document that it resembles}.
+    """Return {dropped document: the first one of its family}.
 
-    `keys`: band keys, shape [documents, bands]; `sizes`: number of 5-grams, 0 to leave a document
-    out. `grams_of(i)` reads the 5-grams of a document again; `watch(i)` is called for progress.
+    `keys`: band keys, shape [documents, bands]; `alive`: bool, which documents take part.
+    `grams_of(i)` reads the 5-grams of a document again; `watch(bands done)` is called for progress.
     """
     cached = lru_cache(maxsize=CACHED_SETS)(grams_of)
-    kept: dict[tuple[int, int], list[int]] = {}
-    dropped: dict[int, int] = {}
-    for number, shared in _candidates(keys, sizes):
-        watch(number)
-        buckets = [(int(band), int(keys[number, band])) for band in shared]
-        earlier = {other for bucket in buckets for other in kept.get(bucket, ())}
-        size = sizes[number]
-        for other in sorted(earlier):
-            least, most = sorted((size, sizes[other]))
-            if least >= threshold * most and jaccard(cached(number), cached(other)) >= threshold:
-                dropped[number] = other
-                break
-        else:
-            for bucket in buckets:
-                kept.setdefault(bucket, []).append(number)
-    return dropped
+    families = Families(len(alive))
+    present = np.flatnonzero(alive)
 
+    def is_similar(first: int, second: int) -> bool:
+        one, two = cached(first), cached(second)
+        least, most = sorted((len(one), len(two)))
+        return 0 < threshold * most <= least and jaccard(one, two) >= threshold
 
-def _candidates(keys: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (document, bands whose key it shares with another one) in reading order."""
-    present = np.flatnonzero(sizes)
-    shared = np.zeros(keys.shape, bool)
     for band in range(keys.shape[1]):
-        _, inverse, counts = np.unique(keys[present, band], return_inverse=True, return_counts=True)
-        shared[present, band] = counts[inverse.reshape(-1)] > 1
-    for number in np.flatnonzero(shared.any(axis=1)).tolist():
-        yield number, np.flatnonzero(shared[number])
+        for bucket in _buckets(present, keys[present, band]):
+            watch(band)
+            _connect(bucket, families, is_similar)
+    watch(keys.shape[1])
+    roots = {number: families.root(number) for number in present.tolist()}
+    return {number: root for number, root in roots.items() if root != number}
+
+
+def _buckets(numbers: np.ndarray, keys: np.ndarray) -> Iterator[list[int]]:
+    """Yield the documents that share a key, each group in reading order."""
+    order = np.argsort(keys, kind="stable")
+    is_new = np.diff(keys[order], prepend=~keys[order[:1]]) != 0
+    starts = np.append(np.flatnonzero(is_new), len(keys))
+    for group in np.flatnonzero(np.diff(starts) > 1).tolist():
+        yield numbers[order[starts[group] : starts[group + 1]]].tolist()
+
+
+def _connect(
+    bucket: Iterable[int], families: Families, is_similar: Callable[[int, int], bool]
+) -> None:
+    """Join the families of all similar pairs of a bucket; pairs of one family are not compared."""
+    met: list[list[int]] = []
+    for number in bucket:
+        joined = [number]
+        others = []
+        for members in met:
+            is_one = families.root(members[0]) == families.root(number) or any(
+                is_similar(number, other) for other in members
+            )
+            if is_one:
+                families.join(number, members[0])
+                joined = members + joined
+            else:
+                others.append(members)
+        met = [*others, joined]

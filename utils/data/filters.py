@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from utils.config.prepare import LanguageDetector
 from utils.data.cleaning import clean_text, split_long
-from utils.data.dedup import band_keys, banding, shingles, text_digest
+from utils.data.dedup import band_keys, banding, text_digest
 from utils.data.language import language_probability
 from utils.data.records import Document
 
@@ -26,9 +27,10 @@ class Rules:
     min_length: int
     max_length: int
     language: str | None
+    language_detector: LanguageDetector
     language_threshold: float
     minhash_threshold: float | None
-    """None leaves near-duplicates alone."""
+    """None: no band keys are wanted."""
 
     @property
     def bands(self) -> int:
@@ -67,8 +69,6 @@ class Refined:
     """Source label of each document."""
     characters: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    """Distinct 5-grams of each document (0: not compared)."""
     keys: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.uint64))
     """Band keys, shape [pieces, bands]."""
     rejections: list[Rejection] = field(default_factory=list)
@@ -80,7 +80,7 @@ def refine(batch: tuple[list[Document], Rules]) -> Refined:
     """Return what is left of a batch of documents."""
     documents, rules = batch
     result = Refined()
-    keys: list[np.ndarray] = []
+    texts: list[str] = []
     for document in documents:
         result.counts["documents_in"] += 1
         result.counts["characters_in"] += len(document.text)
@@ -95,23 +95,20 @@ def refine(batch: tuple[list[Document], Rules]) -> Refined:
         result.counts["removed_by_cleaning"] += len(document.text) - sum(map(len, pieces))
         for number, piece in enumerate(pieces):
             own_id = document.id if number == 0 else f"{document.id}#{number + 1}"
-            _keep(result, keys, Document(own_id, piece, document.source), rules)
-    result.keys = np.array(keys, np.uint64).reshape(len(result.lines), rules.bands)
+            _keep(result, Document(own_id, piece, document.source))
+        texts += pieces
+    result.keys = np.empty((len(texts), 0), np.uint64)
+    if rules.minhash_threshold is not None:
+        result.keys = band_keys(texts, rules.minhash_threshold)
     return result
 
 
-def _keep(result: Refined, keys: list[np.ndarray], piece: Document, rules: Rules) -> None:
+def _keep(result: Refined, piece: Document) -> None:
     row = {"id": piece.id, "text": piece.text, "source": piece.source}
     result.lines.append(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     result.labels.append(piece.source)
     result.characters.append(len(piece.text))
     result.digests.append(text_digest(piece.text))
-    if rules.minhash_threshold is None:
-        result.sizes.append(0)
-        return
-    grams = shingles(piece.text)
-    result.sizes.append(len(grams))
-    keys.append(band_keys(grams, rules.minhash_threshold))
 
 
 def _reject(document: Document, text: str, rules: Rules, counts: Counter[str]) -> Rejection | None:
@@ -121,7 +118,7 @@ def _reject(document: Document, text: str, rules: Rules, counts: Counter[str]) -
         return _rejection(document, text, "too_short", detail)
     if rules.language is None:
         return None
-    probability = language_probability(text, rules.language)
+    probability = language_probability(text, rules.language, rules.language_detector)
     if probability is None:
         counts["language_unknown"] += 1
     elif probability < rules.language_threshold:

@@ -39,7 +39,7 @@ from utils.files import (
     to_json,
 )
 
-PIPELINE = 1
+PIPELINE = 2
 """Raised when the same input gives another result, so that older folders are not taken for new."""
 PLACES = {"num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets"}
 """Settings that say where or how fast, not what; what they lead to is hashed instead."""
@@ -57,7 +57,7 @@ def prepare(cfg: PrepareConfig) -> Path:
     """
     folder = cfg.folder.expanduser()
     if cfg.language is not None:
-        check_language(cfg.language)
+        check_language(cfg.language, cfg.language_detector)
     sources = [find_source(setting, without=folder) for setting in cfg.sources]
     identity = _identity(cfg, sources)
     with one_writer(folder):
@@ -127,7 +127,7 @@ def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, A
         reading = Reading(cfg, workers, rejected)
         reading.read(sources, spool)
         clock.lap("read and clean")
-        alive = drop_duplicates(spool, rules_of(cfg).minhash_threshold, rejected)
+        alive = drop_duplicates(cfg, spool, rejected)
         clock.lap("deduplicate")
         alive = balance(spool, alive, [source.weight for source in cfg.sources], rejected)
         rejected.close()

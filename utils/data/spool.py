@@ -17,7 +17,7 @@ from utils.data.filters import Refined
 
 
 class Spool:
-    """Append-only lines with their digests, 5-gram counts, band keys and origins."""
+    """Append-only lines with their digests, band keys and origins."""
 
     def __init__(self, folder: Path, bands: int) -> None:
         self._lines_path = folder / "clean.jsonl"
@@ -28,7 +28,6 @@ class Spool:
         self._bands = bands
         self._offsets = array("Q", [0])
         self._digests = bytearray()
-        self._sizes = array("L")
         self._characters = array("L")
         self._origins = array("H")
         self._label_numbers = array("L")
@@ -60,7 +59,6 @@ class Spool:
         self._lines.writelines(refined.lines)
         self._keys_file.write(refined.keys.tobytes())
         self._digests += b"".join(refined.digests)
-        self._sizes.extend(refined.sizes)
         self._characters.extend(refined.characters)
         self._origins.extend([origin] * len(refined.lines))
         self._label_numbers.extend(map(self._label_number, refined.labels))
@@ -91,11 +89,6 @@ class Spool:
     def digests(self) -> np.ndarray:
         """Digests of the texts as two 64-bit numbers, shape [documents, 2]."""
         return np.frombuffer(bytes(self._digests), ">u8").reshape(-1, 2).astype(np.uint64)
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Distinct 5-grams of each document."""
-        return np.array(self._sizes, np.int64)
 
     @property
     def characters(self) -> np.ndarray:

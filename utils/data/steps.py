@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
-from utils.data.dedup import exact_duplicates, near_duplicates, shingles
+from utils.data.dedup import exact_duplicates, near_duplicates
+from utils.data.dedup_reference import near_duplicates_by_datasketch
 from utils.data.filters import Refined, Rules, refine
 from utils.data.records import BadLine, Document
 from utils.data.rejected import Rejected
 from utils.data.selection import balance_mixture, sample_mask
 from utils.data.shards import Encoded, encode_lines
+from utils.data.shingling import shingles
 from utils.data.sources import Source, fetch, iter_source
 from utils.data.spool import Spool
 from utils.data.tokenizer import Tokenizer, save_hf_tokenizer, train_tokenizer
@@ -38,8 +40,9 @@ def rules_of(cfg: PrepareConfig) -> Rules:
         cfg.min_length,
         cfg.max_length,
         cfg.language,
+        cfg.language_detector,
         cfg.language_threshold,
-        cfg.minhash_threshold if cfg.use_minhash else None,
+        cfg.minhash_threshold if cfg.use_minhash and cfg.dedup_engine == "rensa" else None,
     )
 
 
@@ -89,29 +92,44 @@ class Reading:
             self._rejected.drop(rejection.reason, rejection.characters, rejection.record())
 
 
-def drop_duplicates(spool: Spool, threshold: float | None, rejected: Rejected) -> np.ndarray:
+def drop_duplicates(cfg: PrepareConfig, spool: Spool, rejected: Rejected) -> np.ndarray:
     """Return which documents of the spool are no repetition of an earlier one (bool)."""
     digests = np.ascontiguousarray(spool.digests).view("V16").reshape(-1)
     first = exact_duplicates(digests)
     alive = first == np.arange(len(first))
     for number in np.flatnonzero(~alive).tolist():
         _drop(spool, number, rejected, "exact_duplicate", int(first[number]))
-    if threshold is None:
+    if not cfg.use_minhash:
         return alive
-    with progress("near-duplicates", total=len(spool)) as task:
-
-        def watch(number: int) -> None:
-            check_stop()
-            task.advance(number - task.done)
-
-        sizes = np.where(alive, spool.sizes, 0)
-        near = near_duplicates(
-            spool.keys, sizes, threshold, lambda number: shingles(spool.row(number)["text"]), watch
-        )
-    for number, other in near.items():
+    find = _by_rensa if cfg.dedup_engine == "rensa" else _by_datasketch
+    for number, other in find(spool, alive, cfg.minhash_threshold).items():
         alive[number] = False
         _drop(spool, number, rejected, "near_duplicate", other)
     return alive
+
+
+def _by_rensa(spool: Spool, alive: np.ndarray, threshold: float) -> dict[int, int]:
+    with progress("near-duplicates", total=spool.keys.shape[1]) as task:
+
+        def watch(band: int) -> None:
+            check_stop()
+            task.advance(band - task.done)
+
+        return near_duplicates(
+            spool.keys, alive, threshold, lambda number: shingles(spool.row(number)["text"]), watch
+        )
+
+
+def _by_datasketch(spool: Spool, alive: np.ndarray, threshold: float) -> dict[int, int]:
+    numbers = np.flatnonzero(alive).tolist()
+    with progress("near-duplicates", total=len(numbers)) as task:
+
+        def watch() -> None:
+            check_stop()
+            task.advance()
+
+        texts = zip(numbers, spool.texts(numbers), strict=True)
+        return near_duplicates_by_datasketch(texts, len(alive), threshold, watch)
 
 
 def _drop(spool: Spool, number: int, rejected: Rejected, reason: str, other: int) -> None:

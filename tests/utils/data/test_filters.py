@@ -5,7 +5,7 @@ import json
 from utils.data.filters import Rules, refine
 from utils.data.records import Document
 
-RULES = Rules(20, 200, "en", 0.7, 0.8)
+RULES = Rules(20, 200, "en", "py3langid", 0.7, 0.8)
 ENGLISH = "This is a perfectly ordinary English sentence about the weather in the north. "
 GERMAN = "Dies ist ein ganz gew\u00f6hnlicher deutscher Satz \u00fcber das Wetter im Norden. "
 
@@ -59,7 +59,7 @@ def test_cleaning_that_makes_a_text_longer_is_counted_too():
 
 
 def test_lines_are_json_that_any_reader_takes():
-    rules = Rules(1, 200, None, 0.7, None)
+    rules = Rules(1, 200, None, "py3langid", 0.7, None)
     result = _refine('quotes " and \\ and \ud800 and \u2028 and \u4e2d', rules=rules)
     row = json.loads(result.lines[0])
     assert row == {

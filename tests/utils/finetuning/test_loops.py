@@ -41,7 +41,9 @@ def test_stopping_is_learned_at_every_place_of_a_loop_and_nowhere_else():
 
 
 def test_earlier_turns_stay_whole_and_unlearned():
-    rows = SFTRows([[]], [[1, 2, 10, 11, STOP, 3, 20, 21, STOP]], [[-100, -100, 10, 11, STOP, -100, 20, 21, STOP]])  # fmt: skip
+    first, last = [10, 11, STOP], [20, 21, STOP]
+    labels = [IGNORE, IGNORE, *first, IGNORE, *last]
+    rows = SFTRows([[]], [[1, 2, *first, 3, *last]], [labels])
     for seed in range(20):
         (ids,) = loop_rows(rows, 1.0, 64, seed).input_ids
         assert ids[:6] == [1, 2, 10, 11, STOP, 3]

@@ -1,0 +1,63 @@
+"""datasketch with its own grams, signatures and index decides as the fast engine does."""
+
+import random
+
+import numpy as np
+import pytest
+
+from utils.config.prepare import PrepareConfig
+from utils.data.dedup import band_keys, near_duplicates
+from utils.data.dedup_reference import near_duplicates_by_datasketch, word_grams
+from utils.data.prepare import prepare
+from utils.data.shingling import shingles
+
+WORDS = ["w0", "W1", "\u00c9t\u00e9", "\u0436\u0430", "\u4eca\u5929", *(f"w{n}" for n in range(2, 300))]
+
+
+def _texts():
+    chance = random.Random(11)
+    texts = ["", "...", "one", "one", "\u4eca\u5929 \u4eca\u5929"]
+    for _ in range(30):
+        words = chance.choices(WORDS, k=chance.randrange(5, 120))
+        for edits in (0, 1, 2, 4, 9):
+            for _ in range(edits):
+                words[chance.randrange(len(words))] = chance.choice(WORDS)
+            texts.append(" ".join(words))
+    chance.shuffle(texts)
+    return texts
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_both_engines_decide_the_same(threshold):
+    texts = _texts()
+    numbers = [number for number in range(len(texts)) if number % 7]
+    alive = np.isin(np.arange(len(texts)), numbers)
+    keys = band_keys(texts, threshold)
+    fast = near_duplicates(keys, alive, threshold, lambda number: shingles(texts[number]))
+    pairs = [(number, texts[number]) for number in numbers]
+    assert len(fast) > 20
+    assert near_duplicates_by_datasketch(pairs, len(texts), threshold) == fast
+
+
+def test_grams_are_tuples_of_folded_words():
+    assert word_grams("A b, c D e f") == {("a", "b", "c", "d", "e"), ("b", "c", "d", "e", "f")}
+    assert word_grams("one") == {("one", "", "", "", "")}
+    assert word_grams("...") == frozenset()
+
+
+def test_the_setting_chooses_the_engine_and_the_documents_are_the_same(tmp_path):
+    corpus = tmp_path / "texts"
+    corpus.mkdir()
+    for number, text in enumerate(_texts()):
+        (corpus / f"{number:03d}.txt").write_text(text, encoding="utf-8")
+    folders = [
+        prepare(
+            PrepareConfig(
+                input_path=str(corpus), output_dir=tmp_path / engine, dedup_engine=engine,
+                language=None, min_length=1, vocab_size=400, num_workers=1,
+            )
+        )
+        for engine in ("rensa", "datasketch")
+    ]  # fmt: skip
+    one, two = ((folder / "train_00000.jsonl").read_text("utf-8") for folder in folders)
+    assert one == two

@@ -1,0 +1,133 @@
+"""The word 5-grams of texts as 64-bit hashes, many texts at once and in numpy only.
+
+A word is a run of letters, digits and underscores in lower case; scripts written without spaces
+(Thai, Lao, Japanese, Chinese) count each character as a word. A text of fewer than five words has
+one gram, a text of none has no gram. Knows nothing about what grams are compared for.
+
+Legend: D texts, P code points of all of them, W words, G grams.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+NGRAM = 5
+WORD = re.compile(r"\w")
+SOLO_SCRIPTS = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
+SOLO = re.compile(f"[{SOLO_SCRIPTS}]")
+CODE_POINTS = 0x110000
+SURROGATES = range(0xD800, 0xE000)
+MULTIPLIER = 0x9E3779B97F4A7C15
+"""Base of the polynomial that hashes a word: odd, so it has an inverse modulo 2^64."""
+MIX = np.array(
+    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5,
+     0xD6E8FEB86659FD93], dtype=np.uint64,
+)  # fmt: skip
+"""Odd 64-bit constants: word hashes are combined in order, so that word order matters."""
+HALF = np.uint64(32)
+
+Shingles = np.ndarray
+"""Sorted distinct hashes of one text's grams, uint64."""
+
+
+def shingles(text: str) -> Shingles:
+    """Return the distinct grams of one text."""
+    return np.unique(gram_hashes([text])[0])
+
+
+def gram_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the grams of all texts in turn (uint64 [G], repetitions stay) and where each begins.
+
+    The second array, int64 [D + 1], ends with G.
+    """
+    hashes, counts = _word_hashes(texts)
+    # Shorter texts are filled up with zeros to one gram, those without a word stay empty.
+    padded = np.where(counts == 0, 0, np.maximum(counts, NGRAM))
+    if len(hashes) < padded.sum():
+        wide = np.zeros(padded.sum(), np.uint64)
+        wide[_within(counts) + np.repeat(_starts(padded)[:-1], counts)] = hashes
+        hashes = wide
+    offsets = _starts(np.maximum(padded - (NGRAM - 1), 0))
+    if not offsets[-1]:
+        return np.empty(0, np.uint64), offsets
+    windows = len(hashes) - NGRAM + 1
+    grams = np.zeros(windows, np.uint64)
+    for place in range(NGRAM):
+        grams ^= hashes[place : place + windows]
+        grams *= MIX[place]
+        grams ^= grams >> HALF
+    if windows == offsets[-1]:
+        return grams, offsets
+    inside = np.diff(offsets)
+    return grams[_within(inside) + np.repeat(_starts(padded)[:-1], inside)], offsets
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Return where each group begins, and the end."""
+    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+
+
+def _within(counts: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ... within each group of the given sizes."""
+    starts = _starts(counts)
+    return np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+
+
+def _word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a hash of each word (uint64 [W]) and the number of words of each text (int64 [D])."""
+    joined = "\n".join(texts)  # a separator between two texts ends a word
+    if joined.isascii():
+        points = np.frombuffer(joined.encode("ascii"), np.uint8)
+    else:
+        points = np.frombuffer(joined.encode("utf-32-le", "replace"), "<u4")
+    folded, solo = _tables()
+    values = folded[points]
+    is_word = np.zeros(len(points) + 2, bool)
+    is_word[1:-1] = values != 0
+    alone = np.zeros(len(points) + 2, bool)
+    if points.itemsize > 1:
+        alone[1:-1] = solo[points]
+    border = (is_word[1:] != is_word[:-1]) | alone[1:] | alone[:-1]
+    borders = np.flatnonzero(border)
+    begins = borders[is_word[1:][borders]]
+    ends = borders[is_word[:-1][borders]]
+    powers, inverses = _powers(1 << max(len(points), 1 << 16).bit_length())
+    sums = np.zeros(len(points) + 1, np.uint64)
+    np.cumsum(values * powers[: len(points)], out=sums[1:])
+    hashes = (sums[ends] - sums[begins]) * inverses[begins]
+    hashes ^= hashes >> HALF
+    hashes *= MIX[4]
+    hashes ^= hashes >> np.uint64(29)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    places = np.searchsorted(begins, _starts(lengths + 1))
+    return hashes, np.diff(places)
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return for each code point its lower case (0: no part of a word), and whether it is alone."""
+    everything = "".join("\n" if point in SURROGATES else chr(point) for point in range(CODE_POINTS))
+    folded = np.zeros(CODE_POINTS, np.uint64)
+    for found in WORD.finditer(everything):
+        folded[found.start()] = ord(found[0].lower()[0])
+    solo = np.zeros(CODE_POINTS, bool)
+    solo[[found.start() for found in SOLO.finditer(everything)]] = True
+    folded[solo] = np.flatnonzero(solo)
+    return folded, solo
+
+
+@lru_cache(maxsize=2)
+def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return MULTIPLIER^i and its inverse modulo 2^64 for i < count, uint64 each."""
+    pair = []
+    for base in (MULTIPLIER, pow(MULTIPLIER, -1, 1 << 64)):
+        powers = np.ones(count, np.uint64)
+        size = 1
+        while size < count:  # doubling: powers of the second half are those of the first x base^size
+            step = min(size, count - size)
+            powers[size : size + step] = powers[:step] * np.uint64(pow(base, size, 1 << 64))
+            size *= 2
+        pair.append(powers)
+    return pair[0], pair[1]
