@@ -1,10 +1,13 @@
 """Cleaning repairs what is broken and leaves alone what an author meant."""
 
 import json
+import random
 
+import ftfy
 import pytest
+from ftfy.badness import is_bad
 
-from utils.data.cleaning import clean_text, html_to_text, split_long
+from utils.data.cleaning import clean_text, html_to_text, needs_repair, split_long
 
 DELIBERATE = "\u00a0\ufb01\u0149\u01cc\u01c9"
 """Characters we make ordinary on purpose: no-break space, ligatures."""
@@ -52,6 +55,52 @@ def test_the_cases_of_ftfy_come_out_as_its_authors_want(shared_data, name):
             assert clean_text(case["original"]) == wanted
             checked += 1
     assert checked > 20
+
+
+def _ftfy_alone(text):
+    line = ftfy.fix_text(text, unescape_html=False, uncurl_quotes=False, fix_character_width=False)
+    return line.replace("\u00a0", " ")
+
+
+def test_a_line_that_needs_no_repair_is_one_that_ftfy_leaves_alone(shared_data):
+    lines = [
+        line
+        for path in sorted((shared_data / "dirty" / "ftfy").glob("*.json"))
+        for case in json.loads(path.read_text("utf-8"))
+        for text in (case["original"], case["fixed"])
+        for line in text.split("\n")
+    ]
+    quiet = [line for line in lines if not needs_repair(line)]
+    assert 50 < len(quiet) < len(lines)
+    for line in quiet:
+        assert _ftfy_alone(line) == line.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_signs_of_a_broken_decoding_are_found_between_any_other_text(seed):
+    chance = random.Random(seed)
+    points = (*[10] * 30, *[0xC2, 0xC3, 32] * 30, *range(32, 0x180), *range(0x2010, 0x2040), 0x20AC)
+    everything = list(map(chr, points))
+    missed = 0
+    for _ in range(300):
+        text = "".join(
+            "x" * chance.randrange(20) + "".join(chance.choices(everything, k=chance.randrange(6)))
+            for _ in range(4)
+        )
+        if not needs_repair(text):
+            missed += _ftfy_alone(text) != text.replace("\u00a0", " ")
+        for line in text.split("\n"):
+            missed += is_bad(line) and not needs_repair(line)
+    assert missed == 0
+
+
+def test_every_character_that_ftfy_changes_by_itself_is_suspect():
+    changed = {
+        character
+        for character in map(chr, (*range(0x3100), *range(0xD7F0, 0x10000), 0x1F600, 0x2F800))
+        if _ftfy_alone(character) != character != "\u00a0"
+    }
+    assert all(needs_repair(character) for character in changed - {"\r"})
 
 
 def test_long_texts_are_split_at_paragraphs_and_nothing_is_lost():
