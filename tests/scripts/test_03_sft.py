@@ -65,7 +65,7 @@ def test_a_run_ends_inside_its_box_and_prints_the_model(
     assert found.stdout == "out/final\n"
     lines = read_lines(tmp_path / "out" / "metrics.jsonl")
     assert lines[0]["event"] == "plan"
-    assert lines[-1]["learning_rate"] < 2e-4  # a tenth of the peak: the plan met the end
+    assert lines[-1]["learning_rate"] < 4e-4  # a fifth of the peak: the plan met the end
     summary = read_json(tmp_path / "out" / "run.json")["summary"]
     assert summary["heldout_loss_after"] < summary["heldout_loss_before"]
     assert list((tmp_path / "out" / "tensorboard").iterdir())
