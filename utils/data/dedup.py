@@ -49,26 +49,31 @@ def banding(threshold: float) -> tuple[int, int]:
     return NUM_PERMUTATIONS, 1
 
 
-def signatures(texts: Sequence[str]) -> np.ndarray:
-    """Return MinHash signatures, uint32 [texts, NUM_PERMUTATIONS]."""
+def signatures(grams: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return MinHash signatures of `gram_hashes`, uint32 [texts, NUM_PERMUTATIONS]."""
     from rensa import RMinHash  # type: ignore[attr-defined]
 
-    grams, offsets = gram_hashes(texts)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         grams, offsets.astype(np.uint64), NUM_PERMUTATIONS, SIGNATURE_SEED
     )
-    return np.array(matrix.to_rows(), np.uint32).reshape(len(texts), NUM_PERMUTATIONS)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(offsets) - 1, NUM_PERMUTATIONS)
 
 
 def band_keys(texts: Sequence[str], threshold: float) -> np.ndarray:
-    """Return 64-bit keys, [texts, bands]; documents that share a key of a band are candidates."""
+    """Return 64-bit keys, [texts, bands]; documents that share a key of a band are candidates.
+
+    A text without words resembles no other: it gets keys of its own.
+    """
     bands, rows = banding(threshold)
-    parts = signatures(texts)[:, : bands * rows].reshape(len(texts), bands, rows)
+    grams, offsets = gram_hashes(texts)
+    parts = signatures(grams, offsets)[:, : bands * rows].reshape(len(texts), bands, rows)
     keys = np.zeros(parts.shape[:2], np.uint64)
     for row in range(rows):
         keys ^= parts[:, :, row]
         keys *= MIX[row % len(MIX)]
         keys ^= keys >> np.uint64(32)
+    for number in np.flatnonzero(np.diff(offsets) == 0).tolist():
+        keys[number] = xxhash.xxh3_64_intdigest(text_digest(texts[number]))
     return keys
 
 

@@ -18,7 +18,7 @@ from utils.data.dedup import (
     signatures,
     text_digest,
 )
-from utils.data.shingling import shingles
+from utils.data.shingling import gram_hashes, shingles
 
 WORDS = [f"w{number}" for number in range(400)]
 
@@ -116,6 +116,16 @@ def test_texts_without_words_are_never_near_duplicates():
     assert _near(["!!! ???", "--- ...", "..."], 0.8) == {}
 
 
+def test_texts_without_words_are_not_even_compared():
+    texts = ["." * length for length in range(1, 3000)]
+
+    def refuse(number):
+        raise AssertionError(f"text {number} was read again")
+
+    alive = np.ones(len(texts), bool)
+    assert near_duplicates(band_keys(texts, 0.8), alive, 0.8, refuse) == {}
+
+
 def test_thousands_of_copies_of_one_text_cost_no_square_of_time():
     texts = [
         f"the same boilerplate notice about cookies and privacy on page {n}" for n in range(5000)
@@ -136,7 +146,7 @@ def test_the_default_threshold_is_split_into_42_bands_of_6():
 
 def test_signatures_estimate_the_similarity():
     texts = _corpus()[:60]
-    rows = signatures(texts)
+    rows = signatures(*gram_hashes(texts))
     errors = [
         (rows[one] == rows[two]).mean() - jaccard(shingles(texts[one]), shingles(texts[two]))
         for one, two in itertools.combinations(range(60), 2)
