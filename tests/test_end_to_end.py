@@ -42,7 +42,7 @@ def pipeline(tmp_path_factory):
         "--save_steps", 1000, "--seed", 1)  # fmt: skip
     run(work, script["03"], "--config", ROOT / "config/sft.json", "--num_train_epochs", 2,
         "--model_path", ckpt / "pretrain/nano")  # fmt: skip
-    run(work, script["04"], "--config", ROOT / "config/dpo.json", "--learning_rate", 1e-3)
+    run(work, script["04"], "--config", ROOT / "config/dpo.json")
     run(work, script["05"], "--fast_mode", "--skip_perplexity", "--output_dir", work / "result")
     chat = run(work, script["06"], "--max_new_tokens", 40, stdin=f"{QUESTION}\n/exit\n")
     results = json.loads((work / "result/evaluation_results.json").read_text())["results"]

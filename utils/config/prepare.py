@@ -121,9 +121,9 @@ class SampleConfig(StageConfig):
     """Folder for sft_dataset.json and dpo_dataset.json and their held-out parts."""
     num_sft: PositiveInt = 12_000
     """Conversations in the SFT training set at most."""
-    num_dpo: PositiveInt = 3000
+    num_dpo: PositiveInt = 6000
     """Pairs in the DPO training set at most."""
-    num_heldout: PositiveInt = 200
+    num_heldout: PositiveInt = 500
     """Held-out conversations and pairs, of functions that no training row is about."""
     max_answer_characters: PositiveInt = 240
     """Longest answer; longer paragraphs are left out, never cut."""

@@ -1,6 +1,6 @@
 """Practice sets for SFT and DPO, made from the docstrings on this machine; no network is used.
 
-    python -m utils.data.samples [--output_dir data] [--num_sft 12000] [--num_dpo 3000]
+    python -m utils.data.samples [--output_dir data] [--num_sft 12000] [--num_dpo 6000]
 
 Writes sft_dataset.json, dpo_dataset.json, a held-out file for each, and samples_card.json. Held-out
 rows are about functions (by a hash of the qualified name) that no training row mentions, and no
