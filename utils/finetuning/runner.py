@@ -35,6 +35,9 @@ from utils.finetuning.records import AdapterRun
 from utils.finetuning.splits import batch_order
 from utils.training.speed import choose_matmul_precision, has_bf16
 
+MUCH_FASTER = 0.8
+"""Share of a step's seconds that fewer threads must get by with: one step is a rough measure."""
+
 log = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -159,14 +162,14 @@ def fastest_step(measure: Callable[[], float]) -> float:
 
     A step of a small model is hundreds of short parallel parts, and each waits for its last thread.
     Where another program keeps a core busy, all threads wait for the one without a core, and fewer
-    are several times as fast. Half as many are tried as long as that helps.
+    are several times as fast. Half as many are tried as long as that helps much.
     """
     best_s, threads = measure(), torch.get_num_threads()
     all_s, everything = best_s, threads
     while threads > 1:
         torch.set_num_threads(threads // 2)
         step_s = measure()
-        if step_s >= best_s:
+        if step_s > MUCH_FASTER * best_s:
             torch.set_num_threads(threads)
             break
         best_s, threads = step_s, threads // 2
