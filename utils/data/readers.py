@@ -75,8 +75,8 @@ Found = Iterator[tuple[int, "_Bad | tuple[str, str]"]]
 """(line, (own id or "", text)) or (line, what is wrong with it)."""
 
 
-def _lines(path: Path) -> Iterator[tuple[int, "bytes | _Bad"]]:
-    for number, line in read_lines(text_blocks(path)):
+def _lines(path: Path, *, rows: bool = False) -> Iterator[tuple[int, "bytes | _Bad"]]:
+    for number, line in read_lines(text_blocks(path, rows=rows)):
         if isinstance(line, int):
             yield number, _Bad(f"line of {line / 2**20:.0f} MiB (16 MiB at most)", line)
         else:
@@ -84,7 +84,7 @@ def _lines(path: Path) -> Iterator[tuple[int, "bytes | _Bad"]]:
 
 
 def _read_jsonl(path: Path, text_key: str) -> Found:
-    for number, line in _lines(path):
+    for number, line in _lines(path, rows=True):
         if isinstance(line, _Bad):
             yield number, line
         elif line.strip():

@@ -26,9 +26,9 @@ MAX_CONTROL_SHARE = 0.05
 MAX_INVALID_SHARE = 0.3
 """Share of bytes outside UTF-8 from which, with control characters, a file is binary."""
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+OBJECT_LINE = re.compile(rb"^[ \t]*\{", re.MULTILINE)
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 
@@ -84,20 +84,23 @@ def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
         raise TornFile("the zstd data ends too early (a truncated file)")
 
 
-def text_blocks(path: Path) -> Iterator[bytes]:
+def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
     """Yield the content as UTF-8 without byte order mark; UTF-16 and UTF-32 are recoded.
 
-    Bytes that are not UTF-8 pass through: the reader of each format decides about them.
+    Bytes that are not UTF-8 pass through: the reader of each format decides about them. With `rows`
+    a beginning full of control characters (what a power cut leaves) is no reason to give up a file
+    in which a line begins like a JSON object.
 
     Raises:
         TornFile: damaged compressed data, or the file is binary.
         OSError: the file cannot be read.
     """
     blocks = read_blocks(path)
-    head = next(blocks, b"")
+    head = next(blocks, b"").removeprefix(codecs.BOM_UTF8)
     encoding = _encoding(head)
     if encoding is None:
-        if reason := _binary(head[:SNIFFED_BYTES]):
+        has_rows = rows and OBJECT_LINE.search(head)
+        if not has_rows and (reason := _binary(head[:SNIFFED_BYTES])):
             raise TornFile(reason)
         yield head
         yield from blocks
