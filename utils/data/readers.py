@@ -111,7 +111,7 @@ def _row(row: object, text_key: str) -> tuple[str, str]:
 
 def _read_json(path: Path, text_key: str) -> Found:
     """Read one array of rows, one object, or - as some call such files .json - lines of objects."""
-    data = _whole(path)
+    data = _whole(path, rows=True)
     if isinstance(data, _Bad):
         yield 0, data
         return
@@ -129,9 +129,9 @@ def _read_json(path: Path, text_key: str) -> Found:
             yield number, _Bad(str(error), len(json.dumps(row)))
 
 
-def _whole(path: Path) -> "bytes | _Bad":
+def _whole(path: Path, *, rows: bool = False) -> "bytes | _Bad":
     data = bytearray()
-    for block in text_blocks(path):
+    for block in text_blocks(path, rows=rows):
         data += block
         if len(data) > MAX_FILE_BYTES:
             return _Bad(f"larger than {MAX_FILE_BYTES >> 20} MiB: convert it to .jsonl", len(data))

@@ -88,8 +88,8 @@ def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
     """Yield the content as UTF-8 without byte order mark; UTF-16 and UTF-32 are recoded.
 
     Bytes that are not UTF-8 pass through: the reader of each format decides about them. With `rows`
-    a beginning full of control characters (what a power cut leaves) is no reason to give up a file
-    in which a line begins like a JSON object.
+    a beginning of NULs (what a power cut leaves), or one in which a line begins like a JSON object,
+    is no reason to give up the file.
 
     Raises:
         TornFile: damaged compressed data, or the file is binary.
@@ -99,7 +99,7 @@ def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
     head = next(blocks, b"").removeprefix(codecs.BOM_UTF8)
     encoding = _encoding(head)
     if encoding is None:
-        has_rows = rows and OBJECT_LINE.search(head)
+        has_rows = rows and (OBJECT_LINE.search(head) or not head.strip(b"\0"))
         if not has_rows and (reason := _binary(head[:SNIFFED_BYTES])):
             raise TornFile(reason)
         yield head

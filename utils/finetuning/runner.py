@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -198,7 +199,8 @@ def conduct(
     if trainer.args.use_cpu:
         use_answer_head(trainer.accelerator.unwrap_model(trainer.model).get_base_model())
     if box.minutes is not None:
-        step_s = fastest_step(lambda: time_a_step(trainer, cfg.gradient_accumulation_steps))
+        measure = partial(time_a_step, trainer, cfg.gradient_accumulation_steps)
+        step_s = fastest_step(measure) if trainer.args.use_cpu else measure()
         plan.events[0] = (0, box.fitting_steps(step_s, plan.most))
     threads = torch.get_num_threads()
     run.event("plan", 0, total=plan.total, most=plan.most, step_s=step_s, threads=threads)

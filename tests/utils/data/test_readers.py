@@ -34,6 +34,8 @@ MALFORMED = {
     "brokenjson.jsonl": (_around(b'{"text": "unterminated'), 20, 11, "not valid JSON"),
     "torn_last.jsonl": (_lines(GOOD) + b'{"text": "torn last li', 20, 21, "not valid JSON"),
     "nul.jsonl": (_around(b"\0\0\0\0"), 20, 11, "not valid JSON"),
+    "nulhead.jsonl": (bytes(600_000) + b"\n" + _lines(GOOD), 20, 1, "not valid JSON"),
+    "nulhead.json": (bytes(5000) + b"\n" + _lines(GOOD), 20, 1, "not valid JSON"),
     "nulintext.jsonl": (_around(b'{"text": "a\\u0000b", "id":"n"}'), 21, None, ""),
     "lonesurrogate.jsonl": (_around(b'{"text": "a\\ud800b", "id":"n"}'), 21, None, ""),
     "wrongtype.jsonl": (_around(b'{"text": 5, "id":"n"}'), 20, 11, "not text but a number"),
