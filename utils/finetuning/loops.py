@@ -8,8 +8,9 @@ repetitions made from real sentences), with the stop token as the target in plac
 """
 
 import random
+from collections.abc import Sequence
 
-from utils.finetuning.datasets import IGNORE, SFTRows
+from utils.finetuning.datasets import IGNORE, DPORows, SFTRows
 
 MAX_PHRASE = 8
 """Longest repeated phrase, in tokens."""
@@ -17,6 +18,8 @@ LEAST_REPEATED = 6
 """Tokens that are repeated, twice at least, before the answer counts as a loop."""
 LOOP_TOKENS = 32
 """Tokens of a loop in which the stop token is learned."""
+PAIRS_PER_LOOP = 8
+"""Preference pairs for each row with a loop."""
 
 
 def loop_rows(rows: SFTRows, share: float, max_length: int, seed: int) -> SFTRows:
@@ -24,16 +27,31 @@ def loop_rows(rows: SFTRows, share: float, max_length: int, seed: int) -> SFTRow
     chance = random.Random(f"{seed} loops")
     loops = SFTRows()
     for number in chance.sample(range(len(rows)), k=int(share * len(rows))):
-        ids, labels = rows.input_ids[number], rows.labels[number]
-        begin = last_answer(labels)
-        if len(ids) - begin < 2:  # the stop token alone
-            continue
-        looped, targets = _looped(ids, begin, chance)
-        if targets[max_length - 1 : max_length] != [IGNORE]:
+        ids, labels = looped(rows.input_ids[number], last_answer(rows.labels[number]), chance)
+        if ends_in_time(labels, max_length):
             loops.conversations.append(rows.conversations[number])
-            loops.input_ids.append(looped[:max_length])
-            loops.labels.append(targets[:max_length])
+            loops.input_ids.append(ids[:max_length])
+            loops.labels.append(labels[:max_length])
     return loops
+
+
+def loops_beside(
+    rows: DPORows, order: Sequence[int], max_length: int, seed: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return (ids, labels) of a loop in the chosen answer beside every PAIRS_PER_LOOP-th pair.
+
+    There is an entry for each place of `order`; both are empty where there is no loop.
+    """
+    chance = random.Random(f"{seed} loops")
+    beside = []
+    for place, number in enumerate(order):
+        ids, labels = list[int](), list[int]()
+        if place % PAIRS_PER_LOOP == 0:
+            prompt, chosen = rows.prompt_ids[number], rows.chosen_ids[number]
+            ids, labels = looped(prompt + chosen, len(prompt), chance)
+        is_kept = ends_in_time(labels, max_length)
+        beside.append((ids[:max_length], labels[:max_length]) if is_kept else ([], []))
+    return beside
 
 
 def last_answer(labels: list[int]) -> int:
@@ -41,12 +59,22 @@ def last_answer(labels: list[int]) -> int:
     return len(labels) - next(n for n, label in enumerate(reversed(labels)) if label == IGNORE)
 
 
-def _looped(ids: list[int], begin: int, chance: random.Random) -> tuple[list[int], list[int]]:
-    """Return ids and labels of a row whose answer, from `begin` on, breaks off and loops."""
+def ends_in_time(labels: list[int], max_length: int) -> bool:
+    """Tell whether a stop token is learned within the first `max_length` places."""
+    return any(label != IGNORE for label in labels[:max_length])
+
+
+def looped(ids: list[int], begin: int, chance: random.Random) -> tuple[list[int], list[int]]:
+    """Return ids and labels of a row whose answer, from `begin` on, breaks off and loops.
+
+    Both are empty where the answer is its stop token alone.
+    """
+    if len(ids) - begin < 2:
+        return [], []
     cut = chance.randrange(begin + 1, len(ids))
     phrase = ids[max(begin, cut - chance.randint(1, MAX_PHRASE)) : cut]
     spared = cut + len(phrase) * max(2, -(-LEAST_REPEATED // len(phrase)))
     stop = ids[-1]
     end = spared + LOOP_TOKENS
-    looped = ids[:cut] + phrase * (end // len(phrase))
-    return [*looped[:end], stop], [IGNORE] * spared + [stop] * (LOOP_TOKENS + 1)
+    row = ids[:cut] + phrase * (end // len(phrase))
+    return [*row[:end], stop], [IGNORE] * spared + [stop] * (LOOP_TOKENS + 1)

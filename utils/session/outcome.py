@@ -117,7 +117,15 @@ def baselines(run: Path, corpus: Path) -> dict[str, float]:
 def _evaluation_line(results: dict[str, Any]) -> str:
     parts = results.values()
     done = sum(part.get("status") == "ok" for part in parts)
-    return f"{done} of {len(parts)} parts measured"
+    line = f"{done} of {len(parts)} parts measured"
+    stops = evaluated_stop_rate(results)
+    return line if stops is None else f"{line}, {percent(stops)} of answers stop"
+
+
+def evaluated_stop_rate(results: Mapping[str, Any]) -> float | None:
+    """Return the share of held-out questions whose answer ended by itself, if evaluated."""
+    measures = results.get("conversations", {}).get("measures")
+    return measures["stop_rate"]["value"] if measures else None
 
 
 def _corpus_line(folder: Path) -> str:

@@ -16,7 +16,7 @@ from utils.session.evaluation_view import evaluation_view, shares_chart
 from utils.session.outcome import count, number, percent
 from utils.session.record import Session
 from utils.session.stages import StageContext
-from utils.session.verdict import PRACTICE, next_command, verdict
+from utils.session.verdict import PRACTICE, last_stop_rate, next_command, verdict
 
 TEMPLATE = "report.html.j2"
 SAMPLES_SHOWN = 6
@@ -82,7 +82,7 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
             (number(pretrain["val_bpb"]), "bits per byte on held-out text"),
         ]
     if sft:
-        tiles += [(percent(sft["stop_rate"]), "of answers end by themselves")]
+        tiles += [(percent(last_stop_rate(summary)), "of answers end by themselves")]
     if dpo:
         tiles += [(percent(dpo["heldout_accuracy_after"]), "held-out preferences right")]
     return [{"value": value, "label": label} for value, label in tiles]

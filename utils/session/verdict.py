@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from utils.session.outcome import evaluated_stop_rate
+
 PRACTICE = (
     "Practice data: the questions and answers, and the preference pairs, were made from the "
     "docstrings of the Python packages on this machine. They teach the form of a conversation and "
@@ -20,7 +22,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     return [
         _size(pretrain),
         _language(pretrain),
-        *_conversation(summary["sft"]),
+        *_conversation(summary),
         *_preferences(summary["dpo"]),
     ]
 
@@ -54,14 +56,12 @@ def _language(pretrain: dict[str, Any]) -> str:
     )
 
 
-def _conversation(sft: dict[str, Any]) -> list[str]:
+def _conversation(summary: dict[str, Any]) -> list[str]:
+    sft = summary["sft"]
     if not sft:
         return []
-    before, after, stops = (
-        sft["heldout_loss_before"],
-        sft["heldout_loss_after"],
-        sft["stop_rate"],
-    )
+    before, after = sft["heldout_loss_before"], sft["heldout_loss_after"]
+    stops = last_stop_rate(summary)
     if before is None or after is None:
         return ["Fine-tuning was not measured on held-out conversations."]
     learned = "took" if after < before else "did not take"
@@ -83,6 +83,15 @@ def _preferences(dpo: dict[str, Any]) -> list[str]:
         f"Preference training changed nothing for the better ({before:.0%} of held-out pairs right "
         f"before, {after:.0%} after)."
     ]
+
+
+def last_stop_rate(summary: dict[str, Any]) -> float | None:
+    """Return the share of answers that the session's last model ended by itself, if measured.
+
+    The evaluation measures the model that comes out at the end, SFT its own.
+    """
+    evaluated = evaluated_stop_rate(summary["evaluation"])
+    return summary["sft"].get("stop_rate") if evaluated is None else evaluated
 
 
 def next_command(summary: dict[str, Any]) -> str:

@@ -2,8 +2,15 @@
 
 import pytest
 
-from utils.finetuning.datasets import IGNORE, SFTRows
-from utils.finetuning.loops import LEAST_REPEATED, LOOP_TOKENS, MAX_PHRASE, loop_rows
+from utils.finetuning.datasets import IGNORE, DPORows, SFTRows
+from utils.finetuning.loops import (
+    LEAST_REPEATED,
+    LOOP_TOKENS,
+    MAX_PHRASE,
+    PAIRS_PER_LOOP,
+    loop_rows,
+    loops_beside,
+)
 
 STOP = 2
 PROMPT = [IGNORE] * 5
@@ -69,3 +76,25 @@ def test_no_row_is_longer_than_the_limit():
     assert 0 < len(loops) < 50
     assert max(loops.lengths) <= 48
     assert all(STOP in labels for labels in loops.labels)
+
+
+def test_a_loop_stands_beside_every_eighth_pair_and_is_of_its_chosen_answer():
+    answers = [[*range(100 * n, 100 * n + 30), STOP] for n in range(2, 42)]
+    pairs = DPORows([[90, 91, 92]] * 40, answers, [[7, STOP]] * 40)
+    order = [*range(39, -1, -1), *range(40)]
+    loops = loops_beside(pairs, order, 256, seed=1)
+    assert loops == loops_beside(pairs, order, 256, seed=1)
+    assert [bool(ids) for ids, _ in loops] == [n % PAIRS_PER_LOOP == 0 for n in range(80)]
+    for number, (ids, labels) in zip(order, loops, strict=True):
+        if ids:
+            assert ids[:4] == [90, 91, 92, answers[number][0]]
+            assert {token // 100 - 2 for token in ids[3:-1]} == {number}
+            assert labels[-LOOP_TOKENS - 1 :] == [STOP] * (LOOP_TOKENS + 1)
+            assert set(labels[: -LOOP_TOKENS - 1]) == {IGNORE}
+
+
+def test_pairs_too_long_for_a_loop_or_without_an_answer_have_none_beside_them():
+    pairs = DPORows([[90] * 30, [90]], [[5, 6, STOP], [STOP]], [[7, STOP]] * 2)
+    assert (
+        loops_beside(pairs, [0], 33, seed=1) == loops_beside(pairs, [1], 33, seed=1) == [([], [])]
+    )

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from utils.errors import LumiError
-from utils.session.outcome import count, number, percent, run_numbers
+from utils.session.outcome import count, number, percent, read_outcome, run_numbers
+from utils.session.stages import RESULTS_DIR, StageContext
 
 SUMMARY = {"heldout_loss_before": 3.0, "heldout_loss_after": 1.0, "stop_rate": None, "rows": 9}
 
@@ -35,3 +36,17 @@ def test_numbers_in_words():
     assert (count(65_000), count(8_510_000)) == ("65k", "8.51M")
     assert (number(1.23456), number(None)) == ("1.235", "-")
     assert (percent(0.968), percent(None)) == ("96.8%", "-")
+
+
+def test_the_line_of_the_evaluation_says_whether_the_last_model_ends_its_answers(bench):
+    context = StageContext(bench.config(), bench.folder / "run", {})
+    folder = bench.folder / RESULTS_DIR / "run"
+    folder.mkdir(parents=True)
+    measured = {"status": "ok", "measures": {"stop_rate": {"value": 0.82}}}
+    for conversations, line in (
+        ({"status": "not run"}, "1 of 2 parts measured"),
+        (measured, "2 of 2 parts measured, 82.0% of answers stop"),
+    ):
+        results = {"heldout": {"status": "ok"}, "conversations": conversations}
+        (folder / "evaluation_results.json").write_text(json.dumps({"results": results}))
+        assert read_outcome("evaluate", context) == (results, line)

@@ -21,6 +21,13 @@ def test_a_small_model_is_not_praised():
     )
 
 
+def test_how_answers_end_is_said_of_the_model_that_came_out():
+    evaluation = {"conversations": {"measures": {"stop_rate": {"value": 0.82}}}}
+    assert "ends 82% of its answers" in verdict(SUMMARY | {"evaluation": evaluation})[2]
+    not_run = {"conversations": {"status": "not run", "reason": "no time left"}}
+    assert "ends 97% of its answers" in verdict(SUMMARY | {"evaluation": not_run})[2]
+
+
 def test_a_model_worse_than_the_bigram_is_told_so():
     worse = SUMMARY | {"pretrain": SUMMARY["pretrain"] | {"val_bpb": 2.5}}
     assert "has not learned the language yet" in verdict(worse)[1]
