@@ -12,6 +12,7 @@ def test_the_report_is_self_contained_escaped_and_complete(bench):
     assert "a &lt;/blockquote&gt;" in page
     assert page.count("<svg") >= 6
     assert page.count("<svg") == page.count("<desc>")
+    assert "<td>this page</td>" in page and ">running</span>" not in page
     for words in (
         "Bits per byte on held-out text",
         "Practice data",
