@@ -20,6 +20,8 @@ MAX_NAME_CHARACTERS = 60
 """Longer qualified names are internals, and fill a small model's context."""
 MAX_ARGUMENTS = 6
 MAX_EXAMPLE_CHARACTERS = 60
+LENGTH_TOLERANCE = 0.25
+"""The answers of a pair differ at most so much in length, so that length is no clue."""
 STEM_CHARACTERS = 5
 """Words count as the same from this many equal first letters on: `normalize`, `normalization`."""
 
@@ -235,20 +237,56 @@ def make_conversation(subject: Subject, rng: random.Random) -> Conversation:
         turns = [(rng.choice(TAKES).format(subject.name), subject.arguments)]
     elif draw > 0.85:
         turns = [first, *_follow_ups(subject, rng)]
+    return _messages(turns)
+
+
+def _follow_ups(subject: Subject, rng: random.Random) -> list[tuple[str, str]]:
+    """Return one or two further turns that say `it` for the subject."""
+    turns = [(rng.choice(forms), answer) for forms, answer in follow_up_answers(subject).items()]
+    return rng.sample(turns, k=min(len(turns), rng.choice((1, 1, 2))))
+
+
+def follow_up_answers(subject: Subject) -> dict[tuple[str, ...], str]:
+    """Return the answers to questions that say `it` for the subject, by the forms of each."""
+    place = f"It is in `{subject.module}`." if subject.module else None
+    answers = {
+        ITS_ARGUMENTS: subject.arguments,
+        ITS_EXAMPLE: subject.example,
+        ITS_PLACE: place,
+    }
+    return {forms: answer for forms, answer in answers.items() if answer}
+
+
+def make_pair(right: Subject, wrong: Subject, rng: random.Random) -> dict[str, object]:
+    """Return a pair of answers to a question about `right`, the rejected one being about `wrong`.
+
+    About one in six is a dialogue whose last question says `it`, as in the conversations, where
+    both can answer one at about the same length: a model that never sees such a question in
+    preference training forgets how to answer it.
+    """
+    question, answers, others = ask_summary(right, rng), *map(follow_up_answers, (right, wrong))
+    both = [forms for forms in answers if forms in others]
+    both = [forms for forms in both if are_as_long(answers[forms], others[forms])]
+    if not both or rng.random() > 0.25:
+        return {"prompt": question, "chosen": right.summary, "rejected": wrong.summary}
+    asked = rng.choice(both)
+    earlier = [forms for forms in answers if forms != asked]
+    turns = [(question, right.summary)]
+    if earlier and rng.random() < 0.25:
+        forms = rng.choice(earlier)
+        turns.append((rng.choice(forms), answers[forms]))
+    prompt = [*_messages(turns), {"role": "user", "content": rng.choice(asked)}]
+    return {"prompt": prompt, "chosen": answers[asked], "rejected": others[asked]}
+
+
+def are_as_long(right: str, wrong: str) -> bool:
+    """Tell whether two answers differ so little in length that it is no clue."""
+    return abs(len(wrong) - len(right)) <= LENGTH_TOLERANCE * len(right)
+
+
+def _messages(turns: list[tuple[str, str]]) -> Conversation:
     return [
         {"role": role, "content": content}
         for turn in turns
         for role, content in zip(("user", "assistant"), turn, strict=True)
     ]
-
-
-def _follow_ups(subject: Subject, rng: random.Random) -> list[tuple[str, str]]:
-    """Return one or two further turns that say `it` for the subject."""
-    turns = []
-    if subject.arguments:
-        turns.append((rng.choice(ITS_ARGUMENTS), subject.arguments))
-    if subject.example:
-        turns.append((rng.choice(ITS_EXAMPLE), subject.example))
-    if subject.module:
-        turns.append((rng.choice(ITS_PLACE), f"It is in `{subject.module}`."))
-    return rng.sample(turns, k=min(len(turns), rng.choice((1, 1, 2))))

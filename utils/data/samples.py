@@ -25,9 +25,10 @@ from utils.data.pydocs import pydocs_records
 from utils.data.questions import (
     Conversation,
     Subject,
-    ask_summary,
+    are_as_long,
     find_subjects,
     make_conversation,
+    make_pair,
     stems,
 )
 from utils.errors import DataError
@@ -38,7 +39,8 @@ CARD = "samples_card.json"
 ABOUT = (
     "Practice data made by `make create-sample-datasets` from the docstrings of the Python "
     "standard library and the installed packages. Answers are first paragraphs of docstrings; a "
-    "DPO pair has the right summary (chosen) and another function's of similar length (rejected). "
+    "DPO pair has the right answer (chosen) and one about another function (rejected), of "
+    "similar length; a sixth of them answer the later question of a dialogue. "
     "Held-out rows are about functions that no training row is about. It exercises the pipeline; "
     "it does not make a chat model. The texts keep the licences of the packages they come from."
 )
@@ -47,8 +49,6 @@ MAX_SOURCE_SHARE = 0.25
 MAX_HELDOUT_SHARE = 0.25
 HELDOUT_SUBJECTS_PER_ROW = 3
 """Held-out functions set aside for each held-out row, so that every pair finds its wrong answer."""
-LENGTH_TOLERANCE = 0.25
-"""Chosen and rejected differ at most so much in length, so that length is no clue."""
 
 Rows = list[dict[str, object]]
 log = logging.getLogger("utils.data.samples")
@@ -110,7 +110,7 @@ def _sft_row(messages: Conversation) -> dict[str, object]:
 
 
 def make_dpo_rows(subjects: list[Subject], count: int, rng: random.Random) -> Rows:
-    """Return at most `count` pairs; no summary is rejected twice, so that none is bad as such."""
+    """Return at most `count` pairs; no function is rejected twice, so that none is bad as such."""
     by_length = sorted(
         (subject for subject in subjects if subject.is_inferable),
         key=lambda subject: (len(subject.summary), subject.name),
@@ -123,9 +123,7 @@ def make_dpo_rows(subjects: list[Subject], count: int, rng: random.Random) -> Ro
         other = _find_rejected(by_length, at, free, rng)
         if other is not None:
             free[other] = False
-            right, wrong = by_length[at], by_length[other]
-            prompt = ask_summary(right, rng)
-            rows.append({"prompt": prompt, "chosen": right.summary, "rejected": wrong.summary})
+            rows.append(make_pair(by_length[at], by_length[other], rng))
     return rows
 
 
@@ -134,7 +132,6 @@ def _find_rejected(
 ) -> int | None:
     """Return the place of a summary of another module that cannot pass for the right one."""
     right = by_length[at]
-    limit = len(right.summary) * LENGTH_TOLERANCE
     # Neighbours in length; a random one of them, nearest lengths are not preferred.
     near = [place for place in range(max(0, at - 40), min(len(by_length), at + 41)) if free[place]]
     for place in rng.sample(near, k=len(near)):
@@ -142,7 +139,7 @@ def _find_rejected(
         if (
             place != at
             and wrong.module != right.module
-            and abs(len(wrong.summary) - len(right.summary)) <= limit
+            and are_as_long(right.summary, wrong.summary)
             and not right.name_stems & stems(wrong.summary)
         ):
             return place

@@ -1,4 +1,4 @@
-"""Held-out text and held-out conversations: bits per byte, loss of the answers, stop rate.
+"""Held-out text and held-out conversations: bits per byte, loss of the answers, how they end.
 
 Bits per byte = negative log-likelihood of all tokens of the split (nats) / ln 2 / UTF-8 bytes of
 its text; each document's `</s>` is scored too, and a split's first token follows a `</s>`. Unlike
@@ -40,6 +40,16 @@ class HeldOut:
     documents: int
     is_whole_split: bool
     """False when `max_tokens` left documents out."""
+
+
+@dataclass(frozen=True)
+class AnswerRates:
+    """Shares of greedy answers."""
+
+    stopped: Estimate
+    """Ended by themselves within the limit."""
+    empty: Estimate
+    """Without any text, which ends by itself too."""
 
 
 def heldout_bits_per_byte(
@@ -155,15 +165,15 @@ def answer_loss(
     return bootstrap_ratio([-s.total for s in scores], [len(s.log_probs) for s in scores])
 
 
-def stop_rate(
+def answer_rates(
     loaded: LoadedModel,
     prompts: Sequence[str | Sequence[Message]],
     max_new_tokens: int = 128,
     template: Template | None = None,
     *,
     check: Check | None = None,
-) -> Estimate:
-    """Return the share of greedy answers that end by themselves within `max_new_tokens`.
+) -> AnswerRates:
+    """Return the shares of greedy answers that end within `max_new_tokens`, and that are empty.
 
     A prompt is a user's text, or the messages up to and including the user's last one. Prompts
     that leave no room for `max_new_tokens` are left out, so `count` may be below len(prompts).
@@ -183,13 +193,14 @@ def stop_rate(
             f"none of {len(prompts)} prompts leaves room for {max_new_tokens} new tokens in a "
             f"context of {loaded.context_length}: give shorter ones"
         )
-    settings, stopped = Sampling(max_new_tokens=max_new_tokens), 0
+    settings, stopped, empty = Sampling(max_new_tokens=max_new_tokens), 0, 0
     for start in range(0, len(ids), PROMPTS_AT_ONCE):
         if check is not None:
             check(start / len(ids))
         answers = generate_batch(loaded, ids[start : start + PROMPTS_AT_ONCE], settings)
         stopped += sum(answer.stopped for answer in answers)
-    return wilson(stopped, len(ids))
+        empty += sum(not answer.text.strip() for answer in answers)
+    return AnswerRates(wilson(stopped, len(ids)), wilson(empty, len(ids)))
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Message]:

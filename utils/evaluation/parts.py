@@ -10,10 +10,10 @@ from utils.errors import DataError, LumiError
 from utils.evaluation.boolq import evaluate_boolq
 from utils.evaluation.heldout import (
     answer_loss,
+    answer_rates,
     check_tokenizer,
     heldout_bits_per_byte,
     messages_of,
-    stop_rate,
 )
 from utils.evaluation.lambada import evaluate_lambada
 from utils.evaluation.preferences import preference_accuracy
@@ -144,8 +144,13 @@ def _conversations(context: Context) -> Outcome:
     loss = answer_loss(context.loaded, rows, check=check)
     prompts = [messages_of(row)[:-1] for row in rows[: context.cfg.samples]]
     context.box.begin()
-    rate = stop_rate(context.loaded, prompts, check=check)
-    measures = {"answer_loss": loss.as_dict(), "stop_rate": rate.as_dict(), "rows": len(rows)}
+    rates = answer_rates(context.loaded, prompts, check=check)
+    measures = {
+        "answer_loss": loss.as_dict(),
+        "stop_rate": rates.stopped.as_dict(),
+        "empty_rate": rates.empty.as_dict(),
+        "rows": len(rows),
+    }
     return Outcome(path.as_posix(), measures)
 
 

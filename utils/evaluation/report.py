@@ -100,6 +100,7 @@ def _conversations(measures: Measures) -> list[tuple[str, str, str]]:
     return [
         ("answer loss (nats a token)", with_interval(loss), f"{loss['count']:,} {of}"),
         ("stop rate", with_interval(rate, percent), f"{rate['count']:,} {of}"),
+        ("empty answers", with_interval(measures["empty_rate"], percent), "the same"),
     ]
 
 

@@ -179,15 +179,16 @@ def build_trainer(
     cfg: DPOConfig, adapted: AdaptedModel, rows: DPORows, plan: StepPlan, order: list[int]
 ) -> PairTrainer:
     """Return TRL's trainer on the rows in their order; it adds the frozen reference adapter."""
-    columns = {name: [getattr(rows, name)[number] for number in order] for name in PAIR_COLUMNS}
-    loops = loops_beside(rows, order, run_length(cfg, adapted.base), cfg.seed)
-    columns |= dict(zip(LOOP_COLUMNS, map(list, zip(*loops, strict=True)), strict=True))
+    columns = {name: getattr(rows, name) for name in PAIR_COLUMNS}
+    if cfg.loop_loss_weight:
+        loops = loops_beside(rows, order, run_length(cfg, adapted.base), cfg.seed)
+        columns |= dict(zip(LOOP_COLUMNS, map(list, zip(*loops, strict=True)), strict=True))
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, cfg.sft_loss_weight]}
     trainer = PairTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
         args=runner.on_one_device(TRLConfig(**settings, **losses, beta=cfg.beta)),
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=Dataset.from_dict(columns).select(order),
         data_collator=PairCollator(pad_token_id=adapted.base.tokenizer.pad_token_id or 0),
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),

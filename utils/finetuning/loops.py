@@ -38,19 +38,17 @@ def loop_rows(rows: SFTRows, share: float, max_length: int, seed: int) -> SFTRow
 def loops_beside(
     rows: DPORows, order: Sequence[int], max_length: int, seed: int
 ) -> list[tuple[list[int], list[int]]]:
-    """Return (ids, labels) of a loop in the chosen answer beside every PAIRS_PER_LOOP-th pair.
+    """Return (ids, labels) of a loop in the chosen answer for each row; most have none, both empty.
 
-    There is an entry for each place of `order`; both are empty where there is no loop.
+    Every PAIRS_PER_LOOP-th row has one in the first pass through `order`, and the same rows later.
     """
     chance = random.Random(f"{seed} loops")
-    beside = []
-    for place, number in enumerate(order):
-        ids, labels = list[int](), list[int]()
-        if place % PAIRS_PER_LOOP == 0:
-            prompt, chosen = rows.prompt_ids[number], rows.chosen_ids[number]
-            ids, labels = looped(prompt + chosen, len(prompt), chance)
-        is_kept = ends_in_time(labels, max_length)
-        beside.append((ids[:max_length], labels[:max_length]) if is_kept else ([], []))
+    beside = [(list[int](), list[int]()) for _ in range(len(rows))]
+    for number in order[: len(rows) : PAIRS_PER_LOOP]:
+        prompt, chosen = rows.prompt_ids[number], rows.chosen_ids[number]
+        ids, labels = looped(prompt + chosen, len(prompt), chance)
+        if ends_in_time(labels, max_length):
+            beside[number] = ids[:max_length], labels[:max_length]
     return beside
 
 

@@ -11,7 +11,7 @@ from utils.finetuning.loops import PAIRS_PER_LOOP
 
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 LOOP_COLUMNS = ("loop_ids", "loop_labels")
-"""Empty beside a pair that has no loop."""
+"""Empty beside a pair that has no loop; there are none where loops are not learned."""
 
 
 class PairCollator(DataCollatorForPreference):
@@ -21,7 +21,7 @@ class PairCollator(DataCollatorForPreference):
         """Return the batch; `loop_ids` and `loop_labels` are in it where an example has a loop."""
         batch = super().torch_call(examples)
         for name, filler in zip(LOOP_COLUMNS, (self.pad_token_id, IGNORE), strict=True):
-            rows = [torch.tensor(example[name]) for example in examples if example[name]]
+            rows = [torch.tensor(example[name]) for example in examples if example.get(name)]
             if rows:
                 batch[name] = pad_sequence(rows, batch_first=True, padding_value=filler)
         return batch
@@ -37,8 +37,7 @@ class PairTrainer(DPOTrainer):
     loop_loss_weight: float = 0.0
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        columns = {*PAIR_COLUMNS, *LOOP_COLUMNS}
-        assert columns <= set(dataset.column_names), dataset.column_names
+        assert set(PAIR_COLUMNS) <= set(dataset.column_names), dataset.column_names
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -53,9 +52,9 @@ class PairTrainer(DPOTrainer):
     ) -> Any:
         """Return TRL's loss of the pairs plus `loop_loss_weight` x that of the loops beside them.
 
-        A batch has a loop for every PAIRS_PER_LOOP-th pair at best; where it has one, the loss
-        counts as often as there are pairs for it, so the sum over a step is the same however it
-        is cut into batches.
+        About every PAIRS_PER_LOOP-th pair has a loop; where a batch has one, the loss counts as
+        often as there are pairs for it, so the sum over a step is the same however it is cut into
+        batches.
         """
         assert not return_outputs, "only training reads this loss"
         pairs = {name: value for name, value in inputs.items() if name not in LOOP_COLUMNS}

@@ -14,7 +14,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from utils.config.sft import SFTConfig
 from utils.data.templates import TEMPLATES, Message, Template
 from utils.errors import BudgetError, DataError
-from utils.evaluation.heldout import PROMPTS_AT_ONCE, stop_rate
+from utils.evaluation.heldout import PROMPTS_AT_ONCE, answer_rates
 from utils.evaluation.likelihood import score_rows
 from utils.finetuning import runner
 from utils.finetuning.datasets import (
@@ -166,10 +166,11 @@ def finish(cfg: SFTConfig, adapted: AdaptedModel, heldout: SFTRows, run: Adapter
 def report(run: AdapterRun, merged: LoadedModel) -> None:
     """Log what came out."""
     before, after = (run.summary[f"heldout_loss_{when}"] for when in ("before", "after"))
-    rate = run.summary["stop_rate"]
-    stops = "not measured" if rate is None else f"{rate:.0%}"
-    text = "held-out answer loss %.3f -> %.3f nats a token, answers that end by themselves: %s (%s)"
-    log.info(text, before, after, stops, merged.folder)
+    rates = (run.summary["stop_rate"], run.summary["empty_rate"])
+    stops, empty = ("not measured" if rate is None else f"{rate:.0%}" for rate in rates)
+    text = "held-out answer loss %.3f -> %.3f nats a token, answers that end by themselves: %s, "
+    text += "empty ones: %s (%s)"
+    log.info(text, before, after, stops, empty, merged.folder)
 
 
 def answer_loss(loaded: LoadedModel, rows: SFTRows) -> float:
@@ -196,18 +197,23 @@ def first_prompts(conversations: list[list[Message]]) -> list[list[Message]]:
 def measured_stop_rate(
     loaded: LoadedModel, prompts: list[list[Message]], box: TimeBox
 ) -> dict[str, Any]:
-    """Return stop_rate and stop_rate_prompts; None where the box has no time left for it."""
+    """Return the rates of answers and their number; None where the box has no time left."""
 
     def check(_: float) -> None:
         if box.left_s < CLOSING_S:
             raise BudgetError("the time box is used up")
 
     try:
-        estimate = stop_rate(loaded, prompts, answer_room(loaded), check=check)
+        rates = answer_rates(loaded, prompts, answer_room(loaded), check=check)
     except (BudgetError, DataError) as error:
         log.warning("stop rate not measured: %s", error)
-        return {"stop_rate": None, "stop_rate_prompts": 0}
-    return {"stop_rate": estimate.value, "stop_rate_prompts": estimate.count}
+        return {"stop_rate": None, "empty_rate": None, "stop_rate_prompts": 0}
+    stopped, empty = rates.stopped, rates.empty
+    return {
+        "stop_rate": stopped.value,
+        "empty_rate": empty.value,
+        "stop_rate_prompts": stopped.count,
+    }
 
 
 def answer_room(loaded: LoadedModel) -> int:
@@ -220,7 +226,7 @@ def generation_s(loaded: LoadedModel, template: Template, prompts: int) -> float
     room, tokens = answer_room(loaded), 8
     trial = [[{"role": "user", "content": f"What is {n}?"}] for n in range(PROMPTS_AT_ONCE)]
     started = time.monotonic()
-    stop_rate(loaded, trial, tokens, template)
+    answer_rates(loaded, trial, tokens, template)
     trial_s = time.monotonic() - started
     return trial_s * room / tokens * math.ceil(prompts / PROMPTS_AT_ONCE)
 

@@ -118,14 +118,18 @@ def _evaluation_line(results: dict[str, Any]) -> str:
     parts = results.values()
     done = sum(part.get("status") == "ok" for part in parts)
     line = f"{done} of {len(parts)} parts measured"
-    stops = evaluated_stop_rate(results)
-    return line if stops is None else f"{line}, {percent(stops)} of answers stop"
+    stops, empty = (evaluated_rate(results, name) for name in ("stop_rate", "empty_rate"))
+    line += "" if stops is None else f", {percent(stops)} of answers stop"
+    return line + (f", {percent(empty)} are empty" if empty else "")
 
 
-def evaluated_stop_rate(results: Mapping[str, Any]) -> float | None:
-    """Return the share of held-out questions whose answer ended by itself, if evaluated."""
-    measures = results.get("conversations", {}).get("measures")
-    return measures["stop_rate"]["value"] if measures else None
+def evaluated_rate(results: Mapping[str, Any], name: str) -> float | None:
+    """Return the share of held-out questions whose answer ended by itself, or was empty.
+
+    None where that was not measured.
+    """
+    measures = results.get("conversations", {}).get("measures") or {}
+    return measures[name]["value"] if name in measures else None
 
 
 def _corpus_line(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from utils.session.outcome import evaluated_stop_rate
+from utils.session.outcome import evaluated_rate
 
 PRACTICE = (
     "Practice data: the questions and answers, and the preference pairs, were made from the "
@@ -66,7 +66,9 @@ def _conversation(summary: dict[str, Any]) -> list[str]:
         return ["Fine-tuning was not measured on held-out conversations."]
     learned = "took" if after < before else "did not take"
     text = f"It {learned} the form of the conversations (held-out loss {before:.2f} to {after:.2f})"
-    return [text + ("." if stops is None else f" and ends {stops:.0%} of its answers by itself.")]
+    text += "." if stops is None else f" and ends {stops:.0%} of its answers by itself."
+    empty = evaluated_rate(summary["evaluation"], "empty_rate")
+    return [text + (f" {empty:.0%} of its answers are empty." if empty else "")]
 
 
 def _preferences(dpo: dict[str, Any]) -> list[str]:
@@ -90,7 +92,7 @@ def last_stop_rate(summary: dict[str, Any]) -> float | None:
 
     The evaluation measures the model that comes out at the end, SFT its own.
     """
-    evaluated = evaluated_stop_rate(summary["evaluation"])
+    evaluated = evaluated_rate(summary["evaluation"], "stop_rate")
     return summary["sft"].get("stop_rate") if evaluated is None else evaluated
 
 

@@ -7,7 +7,7 @@ import pytest
 from utils.config.prepare import SampleConfig
 from utils.data.docstrings import DocRecord
 from utils.data.pydocs import CACHE, cache_key, pydocs_records
-from utils.data.questions import find_subjects, stems
+from utils.data.questions import find_subjects, follow_up_answers, stems
 from utils.data.samples import CARD, make_datasets, write_datasets
 from utils.errors import DataError
 from utils.files import atomic_folder
@@ -33,7 +33,8 @@ def datasets(records):
 
 
 def questions(rows):
-    return [row["prompt"] if "prompt" in row else row["messages"][0]["content"] for row in rows]
+    firsts = [row["prompt"] if "prompt" in row else row["messages"] for row in rows]
+    return [first if isinstance(first, str) else first[0]["content"] for first in firsts]
 
 
 def answers(rows):
@@ -87,17 +88,34 @@ def test_rejected_answers_are_as_long_as_the_right_ones_and_never_used_twice(dat
     rows = datasets["dpo_dataset.json"]
     for row in rows:
         assert abs(len(row["rejected"]) - len(row["chosen"])) <= 0.25 * len(row["chosen"])
-    assert len({row["rejected"] for row in rows}) == len(rows)
+    summaries = [row["rejected"] for row in rows if isinstance(row["prompt"], str)]
+    assert len(set(summaries)) == len(summaries)
     assert sum(len(row["chosen"]) > len(row["rejected"]) for row in rows) in range(30, 70)
 
 
 def test_the_name_tells_the_right_answer_from_the_wrong_one(records, datasets):
     by_summary = {subject.summary: subject for subject in find_subjects(records, 240)}
     for row in datasets["dpo_dataset.json"]:
-        subject = by_summary[row["chosen"]]
-        assert subject.name_stems & stems(row["chosen"])
-        assert not subject.name_stems & stems(row["rejected"])
-        assert subject.module != by_summary[row["rejected"]].module
+        if isinstance(row["prompt"], str):
+            subject = by_summary[row["chosen"]]
+            assert subject.name_stems & stems(row["chosen"])
+            assert not subject.name_stems & stems(row["rejected"])
+            assert subject.module != by_summary[row["rejected"]].module
+
+
+def test_some_pairs_answer_the_later_question_of_a_dialogue(records, datasets):
+    by_summary = {subject.summary: subject for subject in find_subjects(records, 240)}
+    rows = [row for row in datasets["dpo_dataset.json"] if not isinstance(row["prompt"], str)]
+    assert 8 <= len(rows) <= 30
+    for row in rows:
+        first, summary, *later = row["prompt"]
+        subject = by_summary[summary["content"]]
+        assert subject.name in first["content"]
+        assert [message["role"] for message in later] == ["user", "assistant", "user"][-len(later) :]
+        own = follow_up_answers(subject)
+        asked = next(forms for forms in own if later[-1]["content"] in forms)
+        assert row["chosen"] == own[asked] != row["rejected"]
+        assert all(message["content"] in own.values() for message in later[1:2])
 
 
 def test_too_few_docstrings_are_refused_in_one_line(records):

@@ -10,9 +10,9 @@ from utils.data.templates import TEMPLATES
 from utils.errors import DataError
 from utils.evaluation.heldout import (
     answer_loss,
+    answer_rates,
     heldout_bits_per_byte,
     messages_of,
-    stop_rate,
     stream_rows,
 )
 from utils.model.checkpoints import LoadedModel, load_model
@@ -128,20 +128,21 @@ def test_another_layout_can_be_asked_for(loaded):
 
 def test_the_stop_rate_counts_answers_that_end_by_themselves(knows_nothing, loaded):
     # equal logits: greedy always writes token 0 (<unk>) and never stops
-    never = stop_rate(knows_nothing, ["Hi", [{"role": "user", "content": "Yes?"}]], 8)
-    assert (never.value, never.count) == (0.0, 2)
-    assert stop_rate(loaded, ["Hi", "why " * 200], 8).count == 1
+    never = answer_rates(knows_nothing, ["Hi", [{"role": "user", "content": "Yes?"}]], 8)
+    assert (never.stopped.value, never.stopped.count) == (0.0, 2)
+    assert answer_rates(loaded, ["Hi", "why " * 200], 8).stopped.count == 1
     with pytest.raises(DataError, match="none of 1 prompts leaves room"):
-        stop_rate(loaded, ["why " * 200], 8)
+        answer_rates(loaded, ["why " * 200], 8)
 
 
-def test_a_model_that_always_stops_has_a_stop_rate_of_one(knows_nothing):
+def test_a_model_that_always_stops_ends_every_answer_and_all_are_empty(knows_nothing):
     model = type(knows_nothing.model)(knows_nothing.model.config).eval()
     model.generation_config = copy.deepcopy(knows_nothing.model.generation_config)
     model.generation_config.eos_token_id = 0
     torch.nn.init.zeros_(model.get_input_embeddings().weight)
     stops = LoadedModel(model, knows_nothing.tokenizer, knows_nothing.folder, knows_nothing.card)
-    assert stop_rate(stops, ["Hi"] * 3, 8).value == 1.0
+    rates = answer_rates(stops, ["Hi"] * 3, 8)
+    assert (rates.stopped.value, rates.empty.value, rates.empty.count) == (1.0, 1.0, 3)
 
 
 def test_rows_of_another_layout_are_named():

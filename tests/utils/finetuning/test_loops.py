@@ -84,8 +84,9 @@ def test_a_loop_stands_beside_every_eighth_pair_and_is_of_its_chosen_answer():
     order = [*range(39, -1, -1), *range(40)]
     loops = loops_beside(pairs, order, 256, seed=1)
     assert loops == loops_beside(pairs, order, 256, seed=1)
-    assert [bool(ids) for ids, _ in loops] == [n % PAIRS_PER_LOOP == 0 for n in range(80)]
-    for number, (ids, labels) in zip(order, loops, strict=True):
+    first_pass = [loops[number] for number in order[:40]]
+    assert [bool(ids) for ids, _ in first_pass] == [n % PAIRS_PER_LOOP == 0 for n in range(40)]
+    for number, (ids, labels) in enumerate(loops):
         if ids:
             assert ids[:4] == [90, 91, 92, answers[number][0]]
             assert {token // 100 - 2 for token in ids[3:-1]} == {number}
@@ -95,6 +96,5 @@ def test_a_loop_stands_beside_every_eighth_pair_and_is_of_its_chosen_answer():
 
 def test_pairs_too_long_for_a_loop_or_without_an_answer_have_none_beside_them():
     pairs = DPORows([[90] * 30, [90]], [[5, 6, STOP], [STOP]], [[7, STOP]] * 2)
-    assert (
-        loops_beside(pairs, [0], 33, seed=1) == loops_beside(pairs, [1], 33, seed=1) == [([], [])]
-    )
+    for number in (0, 1):
+        assert loops_beside(pairs, [number], 33, seed=1) == [([], []), ([], [])]

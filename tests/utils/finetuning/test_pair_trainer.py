@@ -5,7 +5,7 @@ import torch
 
 from utils.config.dpo import DPOConfig
 from utils.finetuning import runner
-from utils.finetuning.datasets import IGNORE
+from utils.finetuning.datasets import IGNORE, DPORows
 from utils.finetuning.dpo import build_trainer, load_data, policy
 from utils.finetuning.loops import PAIRS_PER_LOOP
 from utils.finetuning.lora import row_logits
@@ -29,6 +29,7 @@ def build(project, sft_run):
         adapted = policy(cfg)
         rows = load_data(cfg, adapted).train
         order = list(range(16))
+        rows = DPORows(rows.prompt_ids[:16], rows.chosen_ids[:16], rows.rejected_ids[:16])
         return adapted, build_trainer(cfg, adapted, rows, runner.first_plan(cfg, len(rows)), order)
 
     return make
@@ -64,6 +65,7 @@ def test_the_step_is_the_same_however_it_is_cut_into_batches(build):
         sums.append(sum(losses) / len(losses))
     assert sums == pytest.approx([sums[0]] * 4, rel=1e-5)
     _, trainer = build(sft_loss_weight=0.0, loop_loss_weight=0.0)
+    assert "loop_ids" not in trainer.train_dataset.column_names
     assert sums[0] > sum(_losses(trainer)) / 4 + 0.1
 
 
@@ -85,3 +87,4 @@ def test_loops_of_a_batch_are_padded_and_the_padding_is_not_learned():
     assert batch["loop_ids"].tolist() == [[5, 6, 6, 2], [5, 2, 3, 3]]
     assert batch["loop_labels"].tolist() == [[IGNORE, IGNORE, 2, 2], [IGNORE, 2, IGNORE, IGNORE]]
     assert "loop_ids" not in collate([{**pair, "loop_ids": [], "loop_labels": []}])
+    assert "loop_ids" not in collate([pair])

@@ -22,7 +22,7 @@ def test_the_summary_accounts_for_every_row(sft_run):
     assert summary["rows"] == 61
     assert summary["dropped"] == {"too_long": 1}
     assert summary["heldout_loss_after"] < summary["heldout_loss_before"]
-    assert 0 <= summary["stop_rate"] <= 1
+    assert 0 <= summary["empty_rate"] <= summary["stop_rate"] <= 1
     assert summary["steps"] == 6
 
 

@@ -42,10 +42,13 @@ def test_the_line_of_the_evaluation_says_whether_the_last_model_ends_its_answers
     context = StageContext(bench.config(), bench.folder / "run", {})
     folder = bench.folder / RESULTS_DIR / "run"
     folder.mkdir(parents=True)
-    measured = {"status": "ok", "measures": {"stop_rate": {"value": 0.82}}}
+    stops = {"stop_rate": {"value": 0.82}}
+    measured = {"status": "ok", "measures": stops | {"empty_rate": {"value": 0.0}}}
+    silent = {"status": "ok", "measures": stops | {"empty_rate": {"value": 0.14}}}
     for conversations, line in (
         ({"status": "not run"}, "1 of 2 parts measured"),
         (measured, "2 of 2 parts measured, 82.0% of answers stop"),
+        (silent, "2 of 2 parts measured, 82.0% of answers stop, 14.0% are empty"),
     ):
         results = {"heldout": {"status": "ok"}, "conversations": conversations}
         (folder / "evaluation_results.json").write_text(json.dumps({"results": results}))

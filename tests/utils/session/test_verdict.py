@@ -23,7 +23,10 @@ def test_a_small_model_is_not_praised():
 
 def test_how_answers_end_is_said_of_the_model_that_came_out():
     evaluation = {"conversations": {"measures": {"stop_rate": {"value": 0.82}}}}
-    assert "ends 82% of its answers" in verdict(SUMMARY | {"evaluation": evaluation})[2]
+    ends = verdict(SUMMARY | {"evaluation": evaluation})[2]
+    assert "ends 82% of its answers" in ends and "empty" not in ends
+    evaluation["conversations"]["measures"]["empty_rate"] = {"value": 0.14}
+    assert "14% of its answers are empty" in verdict(SUMMARY | {"evaluation": evaluation})[2]
     not_run = {"conversations": {"status": "not run", "reason": "no time left"}}
     assert "ends 97% of its answers" in verdict(SUMMARY | {"evaluation": not_run})[2]
 
