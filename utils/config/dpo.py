@@ -20,8 +20,6 @@ class DPOConfig(AdapterConfig):
     """Strength of the pull towards the SFT model."""
     sft_loss_weight: NonNegativeFloat = 0.1
     """Weight of the chosen answers' own loss, which keeps them likely and whole (0: plain DPO)."""
-    loop_loss_weight: NonNegativeFloat = 0.03
-    """Weight of rows that teach to end an answer which has begun to repeat itself (0: none)."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate of the adapter."""
     batch_size: PositiveInt = 4

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig as TRLConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from utils.config.dpo import DPOConfig
 from utils.errors import CheckpointError, PreflightError
@@ -33,7 +34,6 @@ from utils.finetuning.datasets import (
     build_dpo_rows,
     read_preferences,
 )
-from utils.finetuning.loops import loops_beside
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -43,12 +43,6 @@ from utils.finetuning.lora import (
     new_adapter,
     save_adapter,
     save_merged,
-)
-from utils.finetuning.pair_trainer import (
-    LOOP_COLUMNS,
-    PAIR_COLUMNS,
-    PairCollator,
-    PairTrainer,
 )
 from utils.finetuning.plan import StepPlan, TimeBox
 from utils.finetuning.records import AdapterRun, recorded_run
@@ -62,6 +56,19 @@ CHECKED_BATCHES = 2
 PROBES = 4
 
 log = logging.getLogger(__name__)
+
+
+class PairTrainer(DPOTrainer):
+    """TRL's trainer on ids that are made already.
+
+    TRL 1.16 tokenizes rendered text itself, and ids of a rendered conversation differ from those
+    built piece by piece; its collator takes prompt_ids, chosen_ids and rejected_ids as they are.
+    """
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        columns = {"prompt_ids", "chosen_ids", "rejected_ids"}
+        assert columns <= set(dataset.column_names), dataset.column_names
+        return dataset
 
 
 @dataclass
@@ -138,18 +145,13 @@ def load_data(cfg: DPOConfig, adapted: AdaptedModel) -> DPOData:
         DataError: a file is missing, or nothing is left to learn from.
     """
     base, template = adapted.base, adapted.template
-    length = run_length(cfg, base)
+    length = min(cfg.max_length or base.context_length, base.context_length)
     split = read_split(read_preferences, cfg.dataset_path, cfg.heldout_path, cfg.seed)
     heldout = build_dpo_rows(split.heldout, template, base.encoder, length)
     train = build_dpo_rows(split.training, template, base.encoder, length, exclude=heldout)
     require_rows(heldout, cfg.heldout_path or cfg.dataset_path, length)
     require_rows(train, cfg.dataset_path, length)
     return DPOData(train, heldout, split.bad, split.counts(len(train), train.dropped))
-
-
-def run_length(cfg: DPOConfig, base: LoadedModel) -> int:
-    """Return the tokens of the longest dialogue."""
-    return min(cfg.max_length or base.context_length, base.context_length)
 
 
 def train_adapter(
@@ -166,9 +168,9 @@ def train_adapter(
     order = runner.training_order(cfg, rows.lengths, plan.most)
     trainer = build_trainer(cfg, adapted, rows, plan, order)
     run.summary["first_loss"] = first_loss(trainer)
-    text = "first preference loss %.4f (ln 2); the loss shown adds %g x that of chosen answers"
-    text += " and %g x that of ends to answers that repeat themselves"
-    log.info(text, run.summary["first_loss"], cfg.sft_loss_weight, cfg.loop_loss_weight)
+    if cfg.sft_loss_weight:
+        text = "first preference loss %.4f (ln 2); the loss shown adds %g x that of chosen answers"
+        log.info(text, run.summary["first_loss"], cfg.sft_loss_weight)
     lengths = [rows.tokens(number) for number in order]
     conductor = runner.conduct(cfg, trainer, plan, run, box, lengths)
     card = adapted.card(cfg, "dpo", adapted.template)
@@ -179,25 +181,20 @@ def build_trainer(
     cfg: DPOConfig, adapted: AdaptedModel, rows: DPORows, plan: StepPlan, order: list[int]
 ) -> PairTrainer:
     """Return TRL's trainer on the rows in their order; it adds the frozen reference adapter."""
-    columns = {name: getattr(rows, name) for name in PAIR_COLUMNS}
-    if cfg.loop_loss_weight:
-        loops = loops_beside(rows, order, run_length(cfg, adapted.base), cfg.seed)
-        columns |= dict(zip(LOOP_COLUMNS, map(list, zip(*loops, strict=True)), strict=True))
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    columns = {name: getattr(rows, name) for name in names}
     settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, cfg.sft_loss_weight]}
-    trainer = PairTrainer(
+    return PairTrainer(
         model=adapted.peft,  # type: ignore[arg-type]
         args=runner.on_one_device(TRLConfig(**settings, **losses, beta=cfg.beta)),
         train_dataset=Dataset.from_dict(columns).select(order),
-        data_collator=PairCollator(pad_token_id=adapted.base.tokenizer.pad_token_id or 0),
         processing_class=adapted.base.tokenizer,
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
     )
-    trainer.loop_loss_weight = cfg.loop_loss_weight
-    return trainer
 
 
-def first_loss(trainer: PairTrainer) -> float:
+def first_loss(trainer: DPOTrainer) -> float:
     """Return the preference loss before the first step, over the first batches.
 
     Raises:
@@ -207,9 +204,11 @@ def first_loss(trainer: PairTrainer) -> float:
     batches = iter(trainer.get_train_dataloader())
     model: Any = trainer.model
     model.train()
+    weights, trainer.loss_weights = trainer.loss_weights, [1.0, 0.0]
     for _, inputs in zip(range(CHECKED_BATCHES), batches, strict=False):
         with torch.no_grad(), trainer.accelerator.autocast():
-            losses.append(float(trainer.preference_loss(model, trainer._prepare_inputs(inputs))))
+            losses.append(float(trainer.compute_loss(model, trainer._prepare_inputs(inputs))))
+    trainer.loss_weights = weights
     trainer._metrics["train"].clear()
     worst = max(losses, key=lambda loss: abs(loss - FIRST_LOSS))
     if not abs(worst - FIRST_LOSS) <= FIRST_LOSS_TOLERANCE:

@@ -8,9 +8,8 @@ repetitions made from real sentences), with the stop token as the target in plac
 """
 
 import random
-from collections.abc import Sequence
 
-from utils.finetuning.datasets import IGNORE, DPORows, SFTRows
+from utils.finetuning.datasets import IGNORE, SFTRows
 
 MAX_PHRASE = 8
 """Longest repeated phrase, in tokens."""
@@ -18,8 +17,6 @@ LEAST_REPEATED = 6
 """Tokens that are repeated, twice at least, before the answer counts as a loop."""
 LOOP_TOKENS = 32
 """Tokens of a loop in which the stop token is learned."""
-PAIRS_PER_LOOP = 8
-"""Preference pairs for each row with a loop."""
 
 
 def loop_rows(rows: SFTRows, share: float, max_length: int, seed: int) -> SFTRows:
@@ -27,29 +24,16 @@ def loop_rows(rows: SFTRows, share: float, max_length: int, seed: int) -> SFTRow
     chance = random.Random(f"{seed} loops")
     loops = SFTRows()
     for number in chance.sample(range(len(rows)), k=int(share * len(rows))):
-        ids, labels = looped(rows.input_ids[number], last_answer(rows.labels[number]), chance)
-        if ends_in_time(labels, max_length):
+        ids, labels = rows.input_ids[number], rows.labels[number]
+        begin = last_answer(labels)
+        if len(ids) - begin < 2:  # the stop token alone
+            continue
+        looped, targets = _looped(ids, begin, chance)
+        if targets[max_length - 1 : max_length] != [IGNORE]:
             loops.conversations.append(rows.conversations[number])
-            loops.input_ids.append(ids[:max_length])
-            loops.labels.append(labels[:max_length])
+            loops.input_ids.append(looped[:max_length])
+            loops.labels.append(targets[:max_length])
     return loops
-
-
-def loops_beside(
-    rows: DPORows, order: Sequence[int], max_length: int, seed: int
-) -> list[tuple[list[int], list[int]]]:
-    """Return (ids, labels) of a loop in the chosen answer for each row; most have none, both empty.
-
-    Every PAIRS_PER_LOOP-th row has one in the first pass through `order`, and the same rows later.
-    """
-    chance = random.Random(f"{seed} loops")
-    beside = [(list[int](), list[int]()) for _ in range(len(rows))]
-    for number in order[: len(rows) : PAIRS_PER_LOOP]:
-        prompt, chosen = rows.prompt_ids[number], rows.chosen_ids[number]
-        ids, labels = looped(prompt + chosen, len(prompt), chance)
-        if ends_in_time(labels, max_length):
-            beside[number] = ids[:max_length], labels[:max_length]
-    return beside
 
 
 def last_answer(labels: list[int]) -> int:
@@ -57,22 +41,12 @@ def last_answer(labels: list[int]) -> int:
     return len(labels) - next(n for n, label in enumerate(reversed(labels)) if label == IGNORE)
 
 
-def ends_in_time(labels: list[int], max_length: int) -> bool:
-    """Tell whether a stop token is learned within the first `max_length` places."""
-    return any(label != IGNORE for label in labels[:max_length])
-
-
-def looped(ids: list[int], begin: int, chance: random.Random) -> tuple[list[int], list[int]]:
-    """Return ids and labels of a row whose answer, from `begin` on, breaks off and loops.
-
-    Both are empty where the answer is its stop token alone.
-    """
-    if len(ids) - begin < 2:
-        return [], []
+def _looped(ids: list[int], begin: int, chance: random.Random) -> tuple[list[int], list[int]]:
+    """Return ids and labels of a row whose answer, from `begin` on, breaks off and loops."""
     cut = chance.randrange(begin + 1, len(ids))
     phrase = ids[max(begin, cut - chance.randint(1, MAX_PHRASE)) : cut]
     spared = cut + len(phrase) * max(2, -(-LEAST_REPEATED // len(phrase)))
     stop = ids[-1]
     end = spared + LOOP_TOKENS
-    row = ids[:cut] + phrase * (end // len(phrase))
-    return [*row[:end], stop], [IGNORE] * spared + [stop] * (LOOP_TOKENS + 1)
+    looped = ids[:cut] + phrase * (end // len(phrase))
+    return [*looped[:end], stop], [IGNORE] * spared + [stop] * (LOOP_TOKENS + 1)

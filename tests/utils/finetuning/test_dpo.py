@@ -87,7 +87,7 @@ def test_an_interrupted_run_is_not_continued_by_accident(settings, sft_run, tmp_
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_loss_is_the_preference_loss_and_the_weighted_loss_of_chosen_answers(settings, weight):
-    cfg = DPOConfig.build(settings | {"sft_loss_weight": weight, "loop_loss_weight": 0.0})
+    cfg = DPOConfig.build(settings | {"sft_loss_weight": weight})
     adapted = policy(cfg)
     rows = load_data(cfg, adapted).train
     plan = runner.first_plan(cfg, len(rows))

@@ -2,15 +2,8 @@
 
 import pytest
 
-from utils.finetuning.datasets import IGNORE, DPORows, SFTRows
-from utils.finetuning.loops import (
-    LEAST_REPEATED,
-    LOOP_TOKENS,
-    MAX_PHRASE,
-    PAIRS_PER_LOOP,
-    loop_rows,
-    loops_beside,
-)
+from utils.finetuning.datasets import IGNORE, SFTRows
+from utils.finetuning.loops import LEAST_REPEATED, LOOP_TOKENS, MAX_PHRASE, loop_rows
 
 STOP = 2
 PROMPT = [IGNORE] * 5
@@ -76,25 +69,3 @@ def test_no_row_is_longer_than_the_limit():
     assert 0 < len(loops) < 50
     assert max(loops.lengths) <= 48
     assert all(STOP in labels for labels in loops.labels)
-
-
-def test_a_loop_stands_beside_every_eighth_pair_and_is_of_its_chosen_answer():
-    answers = [[*range(100 * n, 100 * n + 30), STOP] for n in range(2, 42)]
-    pairs = DPORows([[90, 91, 92]] * 40, answers, [[7, STOP]] * 40)
-    order = [*range(39, -1, -1), *range(40)]
-    loops = loops_beside(pairs, order, 256, seed=1)
-    assert loops == loops_beside(pairs, order, 256, seed=1)
-    first_pass = [loops[number] for number in order[:40]]
-    assert [bool(ids) for ids, _ in first_pass] == [n % PAIRS_PER_LOOP == 0 for n in range(40)]
-    for number, (ids, labels) in enumerate(loops):
-        if ids:
-            assert ids[:4] == [90, 91, 92, answers[number][0]]
-            assert {token // 100 - 2 for token in ids[3:-1]} == {number}
-            assert labels[-LOOP_TOKENS - 1 :] == [STOP] * (LOOP_TOKENS + 1)
-            assert set(labels[: -LOOP_TOKENS - 1]) == {IGNORE}
-
-
-def test_pairs_too_long_for_a_loop_or_without_an_answer_have_none_beside_them():
-    pairs = DPORows([[90] * 30, [90]], [[5, 6, STOP], [STOP]], [[7, STOP]] * 2)
-    for number in (0, 1):
-        assert loops_beside(pairs, [number], 33, seed=1) == [([], []), ([], [])]
