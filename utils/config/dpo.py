@@ -18,7 +18,7 @@ class DPOConfig(AdapterConfig):
     """Folder for the adapter, final/ (merged model) and metrics."""
     beta: PositiveFloat = 0.1
     """Strength of the pull towards the SFT model."""
-    sft_loss_weight: NonNegativeFloat = 0.1
+    sft_loss_weight: NonNegativeFloat = 0.3
     """Weight of the chosen answers' own loss, which keeps them likely and whole (0: plain DPO)."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate of the adapter."""
