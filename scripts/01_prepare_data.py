@@ -27,8 +27,10 @@ def main(cfg: PrepareConfig) -> Path:
     stop_request.install()
 
     from utils.data.prepare import prepare
+    from utils.evaluation.protected import benchmark_items
 
-    folder = prepare(cfg)
+    protected = benchmark_items(cfg.eval_data_dir) if cfg.decontaminate else []
+    folder = prepare(cfg, protected)
     log.info("read %s, then: make pretrain-tiny DATA_DIR=%s", folder / "DATA_CARD.md", folder)
     sys.stdout.write(f"{folder}\n")
     return folder

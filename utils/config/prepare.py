@@ -71,6 +71,10 @@ class PrepareConfig(StageConfig):
     """Jaccard similarity of word 5-grams from which two documents count as duplicates."""
     dedup_engine: DedupEngine = "rensa"
     """rensa, or datasketch: slow and in memory, the plain reference for small corpora."""
+    decontaminate: bool = True
+    """Cut out of the training documents what stage 05 measures on, and the validation split."""
+    eval_data_dir: Path | None = None
+    """Local evaluation files to decontaminate against (as stage 05's); the hub when unset."""
     train_ratio: float = Field(0.98, gt=0, lt=1)
     """Share of the documents in the training split; the rest is for validation."""
     shard_tokens: PositiveInt = 50_000_000

@@ -53,6 +53,10 @@ class AdapterConfig(TrainingConfig):
     """Longest row in tokens (the context when unset); longer rows are dropped and counted."""
     heldout_path: Path | None = None
     """Held-out rows; <dataset>_heldout.json beside the training set when unset, else 5 % of it."""
+    decontaminate: bool = True
+    """Leave out rows that hold a text of the benchmarks of stage 05."""
+    eval_data_dir: Path | None = None
+    """Local evaluation files to decontaminate against (as stage 05's); the hub when unset."""
     r: PositiveInt = 16
     """Rank of the LoRA matrices (Hu et al., 2021)."""
     lora_alpha: PositiveFloat = 32.0

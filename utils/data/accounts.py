@@ -33,6 +33,8 @@ class Outcome:
     tokenizer: Tokenizer
     trained_on: int
     """Characters the tokenizer was trained on; 0 for one that was used again."""
+    decontamination: dict[str, Any] | None
+    """What was found of the protected texts; None: not looked for."""
 
 
 def statistics(outcome: Outcome) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def statistics(outcome: Outcome) -> dict[str, Any]:
         "labels": _labels(outcome),
         "splits": _splits(outcome.splits),
         "tokenizer": _tokenizer(outcome),
+        "decontamination": outcome.decontamination,
         "minhash_threshold": cfg.minhash_threshold if cfg.use_minhash else None,
         "settings": {
             key: value

@@ -9,6 +9,7 @@ REASONS = {
     "other_language": "not in the wanted language",
     "exact_duplicate": "the same text (but for white space) as an earlier document",
     "near_duplicate": "word 5-grams nearly those of an earlier document",
+    "contaminated": "paragraphs that hold a text the model is measured on",
     "over_mixture_weight": "more than the weight of its source allows",
 }
 
@@ -23,7 +24,14 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 def data_card(stats: dict[str, Any]) -> str:
     """Return DATA_CARD.md."""
-    parts = (_sources(stats), _account(stats), _rules(stats), _splits(stats), _tokenizer(stats))
+    parts = (
+        _sources(stats),
+        _account(stats),
+        _rules(stats),
+        _decontamination(stats),
+        _splits(stats),
+        _tokenizer(stats),
+    )
     return "\n\n".join((f"# Data card: {stats['name']}", *parts)) + "\n"
 
 
@@ -64,6 +72,29 @@ def _rules(stats: dict[str, Any]) -> str:
   are split at paragraphs and never dropped. Lengths kept, by percentile: {lengths}.
 - Language: {language}.
 - Near-duplicates: {near}; of two, the later one in reading order is dropped."""
+
+
+def _decontamination(stats: dict[str, Any]) -> str:
+    found = stats["decontamination"]
+    if found is None:
+        return "## Decontamination\n\nSwitched off (`--no_decontaminate`): nothing was looked for."
+    head = ("set", "origin", "items", "items found", "paragraphs cut")
+    rows = [
+        (one["name"], one["origin"], one["items"], one["items_found"], one["paragraphs_cut"])
+        for one in found["sets"]
+    ]
+    benchmarks = (
+        ""
+        if len(rows) > 1
+        else "\nNo benchmark was at hand: pass --eval_data_dir (EVAL_DATA_DIR in make), or go online."
+    )
+    return f"""## Decontamination
+
+{_table(head, rows)}
+{benchmarks}
+Where a training document holds at least 80 % of the word 13-grams of an item, its paragraphs with
+any of them are cut out (`rejected/contaminated.jsonl`); {found["paragraphs_marked"]:,} other
+paragraphs that share some with any item stay (`rejected/overlapping.jsonl`)."""
 
 
 def _splits(stats: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ Every document that goes in comes out as kept pieces or as one rejection with it
 characters add up: in = kept + dropped + removed by cleaning.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from utils.config.prepare import LanguageDetector
 from utils.data.cleaning import clean_text, split_long
 from utils.data.dedup import band_keys, banding, text_digest
 from utils.data.language import language_probability
-from utils.data.records import Document
+from utils.data.records import Document, row_line
 
 SAMPLE_CHARACTERS = 500
 """Beginning of a rejected document that is kept for inspection."""
@@ -105,7 +104,7 @@ def refine(batch: tuple[list[Document], Rules]) -> Refined:
 
 def _keep(result: Refined, piece: Document) -> None:
     row = {"id": piece.id, "text": piece.text, "source": piece.source}
-    result.lines.append(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    result.lines.append(row_line(row))
     result.labels.append(piece.source)
     result.characters.append(len(piece.text))
     result.digests.append(text_digest(piece.text))

@@ -7,7 +7,7 @@ the time. It is built beside its place and put there whole.
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,22 @@ import numpy as np
 from utils.config.prepare import PrepareConfig
 from utils.data.accounts import Outcome, statistics
 from utils.data.cards import data_card, tokenizer_card
+from utils.data.decontamination import ItemSet
 from utils.data.language import check_language
 from utils.data.rejected import Rejected
 from utils.data.selection import validation_mask
 from utils.data.shards import read_dataset, token_dtype, write_split
 from utils.data.sources import Source, find_source
 from utils.data.spool import Spool
-from utils.data.steps import Reading, balance, drop_duplicates, encoded, make_tokenizer, rules_of
+from utils.data.steps import (
+    Reading,
+    balance,
+    decontaminate,
+    drop_duplicates,
+    encoded,
+    make_tokenizer,
+    rules_of,
+)
 from utils.data.tokenizer import Tokenizer
 from utils.data.workers import Workers
 from utils.disk import disk_errors
@@ -39,16 +48,20 @@ from utils.files import (
     to_json,
 )
 
-PIPELINE = 2
+PIPELINE = 3
 """Raised when the same input gives another result, so that older folders are not taken for new."""
-PLACES = {"num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets"}
+PLACES = {
+    "num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir",
+}  # fmt: skip
 """Settings that say where or how fast, not what; what they lead to is hashed instead."""
 
 log = logging.getLogger(__name__)
 
 
-def prepare(cfg: PrepareConfig) -> Path:
+def prepare(cfg: PrepareConfig, protected: Sequence[ItemSet] = ()) -> Path:
     """Prepare the corpus that `cfg` describes and return its folder; it may be there already.
+
+    `protected` texts are cut out of the training documents, where `cfg.decontaminate` is on.
 
     Raises:
         DataError: nothing usable in the input, or the folder holds something else.
@@ -59,7 +72,7 @@ def prepare(cfg: PrepareConfig) -> Path:
     if cfg.language is not None:
         check_language(cfg.language, cfg.language_detector)
     sources = [find_source(setting, without=folder) for setting in cfg.sources]
-    identity = _identity(cfg, sources)
+    identity = _identity(cfg, sources, protected)
     with one_writer(folder):
         recover_folder(folder)
         if _is_prepared(folder, identity):
@@ -67,13 +80,15 @@ def prepare(cfg: PrepareConfig) -> Path:
         else:
             # Twice: the inner one tells the free space before the scratch folder is gone.
             with disk_errors(folder), _scratch(folder) as work, disk_errors(folder):
-                summary = _build(cfg, sources, work)
+                summary = _build(cfg, sources, work, protected)
                 _publish(cfg, work / "result", folder, identity | summary)
         _copy_tokenizer(cfg, folder)
     return folder
 
 
-def _identity(cfg: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
+def _identity(
+    cfg: PrepareConfig, sources: list[Source], protected: Sequence[ItemSet]
+) -> dict[str, Any]:
     """Return name and hashes that tell whether the same thing was prepared before."""
     settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
     mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
@@ -85,12 +100,17 @@ def _identity(cfg: PrepareConfig, sources: list[Source]) -> dict[str, Any]:
         "name": cfg.name,
         "settings_hash": fingerprint([PIPELINE, settings, mixture]),
         "input_hash": fingerprint(inputs),
+        "protected": {
+            one.name: fingerprint(list(one.texts)) for one in protected if cfg.decontaminate
+        },
         "sequence_length": cfg.sequence_length,
     }
 
 
 def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     """Return whether `folder` holds this very result.
+
+    Protected texts that are not at hand now may have been at hand when it was made.
 
     Raises:
         DataError: it holds something that is no prepared data set.
@@ -104,7 +124,10 @@ def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     except DataError as error:
         log.warning("preparing again: %s", error)
         return False
-    return all(manifest.get(key) == value for key, value in identity.items())
+    protected = manifest.get("protected") or {}
+    return identity["protected"].items() <= protected.items() and all(
+        manifest.get(key) == value for key, value in identity.items() if key != "protected"
+    )
 
 
 @contextmanager
@@ -119,7 +142,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, Any]:
+def _build(
+    cfg: PrepareConfig, sources: list[Source], work: Path, protected: Sequence[ItemSet]
+) -> dict[str, Any]:
     """Write everything but the manifest into work/result and return the manifest's other keys."""
     result, clock = work / "result", _Clock()
     rejected = Rejected(result)
@@ -130,11 +155,17 @@ def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, A
         alive = drop_duplicates(cfg, spool, rejected)
         clock.lap("deduplicate")
         alive = balance(spool, alive, [source.weight for source in cfg.sources], rejected)
-        rejected.close()
         kept = np.flatnonzero(alive)
         _check_enough(kept, reading.counts, rejected)
         validation = validation_mask(spool.digests[kept, 0], cfg.train_ratio)
         parts = {"train": kept[~validation], "val": kept[validation]}
+        found = None
+        if cfg.decontaminate:
+            found = decontaminate(protected, spool, parts, work, workers, rejected)
+            kept = np.sort(np.concatenate(list(parts.values())))
+            _check_enough(parts["train"], reading.counts, rejected, least=1)
+            clock.lap("decontaminate")
+        rejected.close()
         tokenizer, trained_on = make_tokenizer(cfg, spool, parts["train"], result / "tokenizer")
         clock.lap("tokenizer")
         splits = {
@@ -145,8 +176,9 @@ def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, A
         }
         clock.lap("encode and write")
         outcome = Outcome(
-            cfg, sources, reading.counts, rejected, spool, kept, splits, tokenizer, trained_on
-        )
+            cfg, sources, reading.counts, rejected, spool, kept, splits, tokenizer, trained_on,
+            found,
+        )  # fmt: skip
         _describe(outcome, result)
     log.info("seconds: %s", clock)
     return {
@@ -157,9 +189,11 @@ def _build(cfg: PrepareConfig, sources: list[Source], work: Path) -> dict[str, A
     }
 
 
-def _check_enough(kept: np.ndarray, counts: dict[str, int], rejected: Rejected) -> None:
+def _check_enough(
+    kept: np.ndarray, counts: dict[str, int], rejected: Rejected, least: int = 2
+) -> None:
     """Refuse a corpus that cannot give two splits, with everything that was dropped and why."""
-    if len(kept) >= 2:
+    if len(kept) >= least:
         return
     reasons = [f"{count} {reason}" for reason, count in sorted(rejected.documents.items())]
     if rejected.first_bad is not None:
@@ -193,7 +227,7 @@ def _settings(cfg: PrepareConfig) -> dict[str, Any]:
     for key in ("num_workers", "output_dir"):
         del settings[key]
     for section in (settings, *settings["mix_datasets"]):
-        for key in ("input_path", "tokenizer_path"):
+        for key in ("input_path", "tokenizer_path", "eval_data_dir"):
             place = Path(section.get(key) or "")
             if place.is_absolute() or str(place).startswith("~"):
                 section[key] = place.name

@@ -3,6 +3,7 @@
 Knows nothing about formats.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,11 @@ class SkippedFile:
 
     file: str
     kind: str
+
+
+def row_line(row: dict[str, str]) -> bytes:
+    """Return a row as the JSON line that is stored, with its line end."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def row_text(row: object, text_key: str) -> str:

@@ -22,6 +22,7 @@ class Rejected:
         self._files: dict[str, BinaryIO] = {}
         self.documents: Counter[str] = Counter()
         self.characters: Counter[str] = Counter()
+        self._marked: Counter[str] = Counter()
         self.bad_lines = 0
         self.bad_characters = 0
         self.first_bad: BadLine | None = None
@@ -32,6 +33,19 @@ class Rejected:
         self.characters[reason] += characters
         if self.documents[reason] <= SAMPLES_PER_REASON:
             self._write(reason, record)
+
+    def cut(self, reason: str, characters: int, records: list[dict[str, str | int]]) -> None:
+        """Count what was cut out of a document that stays; the first parts are written down."""
+        self.documents[reason] += 0
+        self.characters[reason] += characters
+        self.mark(reason, records)
+
+    def mark(self, name: str, records: list[dict[str, str | int]]) -> None:
+        """Write down the first hundred of what was noticed, without counting it as lost."""
+        for record in records:
+            self._marked[name] += 1
+            if self._marked[name] <= SAMPLES_PER_REASON:
+                self._write(name, record)
 
     def bad(self, line: BadLine) -> None:
         """Count and write down a line, row or file that could not be read."""

@@ -1,8 +1,9 @@
-"""The word 5-grams of texts as 64-bit hashes, many texts at once and in numpy only.
+"""The word n-grams of texts as 64-bit hashes, many texts at once and in numpy only.
 
 A word is a run of letters, digits and underscores in lower case; scripts written without spaces
-(Thai, Lao, Japanese, Chinese) count each character as a word. A text of fewer than five words has
-one gram, a text of none has no gram. Knows nothing about what grams are compared for.
+(Thai, Lao, Japanese, Chinese) count each character as a word. They are 5-grams unless asked
+otherwise; a text of fewer words has one gram, a text of none has no gram. Knows nothing about what
+grams are compared for.
 
 Legend: D texts, P code points of all of them, W words, G grams.
 """
@@ -37,26 +38,29 @@ def shingles(text: str) -> Shingles:
     return np.unique(gram_hashes([text])[0])
 
 
-def gram_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def gram_hashes(
+    texts: Sequence[str], words: int = NGRAM, *, pad: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the grams of all texts in turn (uint64 [G], repetitions stay) and where each begins.
 
-    The second array, int64 [D + 1], ends with G.
+    The second array, int64 [D + 1], ends with G. Without `pad` a text of fewer than `words` words
+    has no gram.
     """
     hashes, counts = _word_hashes(texts)
     # Shorter texts are filled up with zeros to one gram, those without a word stay empty.
-    padded = np.where(counts == 0, 0, np.maximum(counts, NGRAM))
+    padded = np.where(counts == 0, 0, np.maximum(counts, words)) if pad else counts
     if len(hashes) < padded.sum():
         wide = np.zeros(padded.sum(), np.uint64)
         wide[_within(counts) + np.repeat(_starts(padded)[:-1], counts)] = hashes
         hashes = wide
-    offsets = _starts(np.maximum(padded - (NGRAM - 1), 0))
+    offsets = _starts(np.maximum(padded - (words - 1), 0))
     if not offsets[-1]:
         return np.empty(0, np.uint64), offsets
-    windows = len(hashes) - NGRAM + 1
+    windows = len(hashes) - words + 1
     grams = np.zeros(windows, np.uint64)
-    for place in range(NGRAM):
+    for place in range(words):
         grams ^= hashes[place : place + windows]
-        grams *= MIX[place]
+        grams *= MIX[place % len(MIX)]
         grams ^= grams >> HALF
     if windows == offsets[-1]:
         return grams, offsets

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from utils.data.filters import Refined
+from utils.data.records import row_line
 
 
 class Spool:
@@ -33,6 +34,7 @@ class Spool:
         self._label_numbers = array("L")
         self._labels: list[str] = []
         self._label_index: dict[str, int] = {}
+        self._replaced: dict[int, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -103,11 +105,18 @@ class Spool:
     def line(self, number: int) -> bytes:
         """Return the stored JSON line of a document."""
         assert self._map is not None, "finish() comes first"
+        if number in self._replaced:
+            return self._replaced[number]
         return self._map[self._offsets[number] : self._offsets[number + 1]]
 
     def row(self, number: int) -> dict[str, str]:
         """Return a document as {"id", "text", "source"}."""
         return json.loads(self.line(number))
+
+    def replace(self, number: int, text: str) -> None:
+        """Give a document another text; digest and band keys stay those of the first one."""
+        self._replaced[number] = row_line(self.row(number) | {"text": text})
+        self._characters[number] = len(text)
 
     def label(self, number: int) -> str:
         """Return the source label in a document's row."""

@@ -5,14 +5,22 @@ Each takes what the earlier ones made and gives the next what it needs; none kno
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
 from utils.data.dedup import exact_duplicates, near_duplicates
 from utils.data.dedup_reference import near_duplicates_by_datasketch
+from utils.data.decontamination import (
+    Findings,
+    ItemSet,
+    Protected,
+    Screened,
+    screen_lines,
+)
 from utils.data.filters import Refined, Rules, refine
 from utils.data.records import BadLine, Document
 from utils.data.rejected import Rejected
@@ -156,6 +164,55 @@ def balance(
     return stays
 
 
+def decontaminate(
+    sets: Sequence[ItemSet],
+    spool: Spool,
+    parts: dict[str, np.ndarray],
+    folder: Path,
+    workers: Workers,
+    rejected: Rejected,
+) -> dict[str, Any]:
+    """Cut protected items out of the training documents, and return what was found of each set.
+
+    The validation documents are a set of their own. Documents of which nothing is left leave
+    `parts`. Hashes go into a file in `folder`, for the workers.
+    """
+    own = ItemSet("validation split", "this data set", list(spool.texts(parts["val"].tolist())))
+    every = [*sets, own]
+    report = Findings(every)
+    path = folder / "protected.safetensors"
+    Protected.of([text for one in every for text in one.texts]).save(path)
+    gone = []
+    with progress("decontaminating", total=len(parts["train"])) as task:
+        batches = (
+            (str(path), numbers, lines) for numbers, lines in line_batches(spool, parts["train"])
+        )
+        for count, screened in workers.map(screen_lines, batches):
+            task.advance(count)
+            for number, document in screened:
+                if not _cut(spool, number, document, report, rejected):
+                    gone.append(number)
+    parts["train"] = np.setdiff1d(parts["train"], gone, assume_unique=True)
+    return report.as_dict()
+
+
+def _cut(
+    spool: Spool, number: int, document: Screened, report: Findings, rejected: Rejected
+) -> bool:
+    """Replace a document by what is left of it; return whether anything is."""
+    row = spool.row(number)
+    rejected.mark("overlapping", report.records(row["id"], document.marked))
+    if not document.cut:
+        return True
+    records = report.records(row["id"], document.cut)
+    if not document.text.strip():
+        rejected.drop("contaminated", len(row["text"]), records[0])
+        return False
+    rejected.cut("contaminated", len(row["text"]) - len(document.text), records)
+    spool.replace(number, document.text)
+    return True
+
+
 def make_tokenizer(
     cfg: PrepareConfig, spool: Spool, training: np.ndarray, folder: Path
 ) -> tuple[Tokenizer, int]:
@@ -199,19 +256,24 @@ def encoded(
 ) -> Iterator[Encoded]:
     """Yield batches of documents as ids, in order."""
 
-    def batches() -> Iterator[tuple[str, list[bytes]]]:
-        lines: list[bytes] = []
-        size = 0
-        for number in numbers.tolist():
-            lines.append(spool.line(number))
-            size += len(lines[-1])
-            if size >= BATCH_CHARACTERS:
-                yield str(tokenizer_dir), lines
-                lines, size = [], 0
-        if lines:
-            yield str(tokenizer_dir), lines
-
+    batches = ((str(tokenizer_dir), lines) for _, lines in line_batches(spool, numbers))
     with progress("encoding", total=len(numbers)) as task:
-        for batch in workers.map(encode_lines, batches()):
+        for batch in workers.map(encode_lines, batches):
             task.advance(len(batch.lines))
             yield batch
+
+
+def line_batches(spool: Spool, numbers: np.ndarray) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Yield numbers and stored lines of some documents, about BATCH_CHARACTERS at a time."""
+    taken: list[int] = []
+    lines: list[bytes] = []
+    size = 0
+    for number in numbers.tolist():
+        taken.append(number)
+        lines.append(spool.line(number))
+        size += len(lines[-1])
+        if size >= BATCH_CHARACTERS:
+            yield taken, lines
+            taken, lines, size = [], [], 0
+    if lines:
+        yield taken, lines

@@ -13,6 +13,7 @@ Reasoning Preference Optimization" (the added term, there with weight 1).
 import logging
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,12 +29,18 @@ from utils.errors import CheckpointError, PreflightError
 from utils.evaluation.likelihood import score_pairs
 from utils.files import read_json
 from utils.finetuning import runner
+from utils.finetuning.contamination import (
+    Screening,
+    decontaminated,
+    preference_text,
+)
 from utils.finetuning.datasets import (
     BadRow,
     DPORows,
     build_dpo_rows,
     read_preferences,
 )
+from utils.finetuning.forms import Preference
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -79,6 +86,7 @@ class DPOData:
     heldout: DPORows
     bad: list[BadRow]
     counts: dict[str, Any]
+    screening: Screening[Preference]
 
 
 def run_dpo(cfg: DPOConfig) -> Path:
@@ -96,7 +104,7 @@ def run_dpo(cfg: DPOConfig) -> Path:
         load_s = time.monotonic() - started
         run.refuse_own_output(cfg.model_path)
         data = load_data(cfg, adapted)
-        run.start(data.bad, **runner.fast_paths(adapted.base.device))
+        run.start(data.bad, data.screening, **runner.fast_paths(adapted.base.device))
         log.info("%s", f"DPO of {cfg.model_path} on {data.counts}")
         run.summary |= {"pairs": len(data.train), "dropped": data.counts["dropped"]}
         run.summary |= {"counts": data.counts, "heldout_pairs": measured(data.heldout)}
@@ -148,10 +156,13 @@ def load_data(cfg: DPOConfig, adapted: AdaptedModel) -> DPOData:
     length = min(cfg.max_length or base.context_length, base.context_length)
     split = read_split(read_preferences, cfg.dataset_path, cfg.heldout_path, cfg.seed)
     heldout = build_dpo_rows(split.heldout, template, base.encoder, length)
-    train = build_dpo_rows(split.training, template, base.encoder, length, exclude=heldout)
+    clean = decontaminated(cfg, split.training, preference_text)
+    train = build_dpo_rows(clean.rows, template, base.encoder, length, exclude=heldout)
+    train.dropped += Counter(contaminated=clean.dropped)
     require_rows(heldout, cfg.heldout_path or cfg.dataset_path, length)
     require_rows(train, cfg.dataset_path, length)
-    return DPOData(train, heldout, split.bad, split.counts(len(train), train.dropped))
+    counts = split.counts(len(train), train.dropped)
+    return DPOData(train, heldout, split.bad, counts, clean)
 
 
 def train_adapter(

@@ -1,4 +1,4 @@
-"""The run folder of stages 03 and 04: run.json, metrics.jsonl, bad_rows.jsonl.
+"""The run folder of stages 03 and 04: run.json, metrics, bad rows and contaminated rows.
 
 A folder that holds an earlier run is moved aside when the new one starts; the state in run.json
 goes from "running" to "finished", "interrupted" or "failed".
@@ -14,10 +14,12 @@ from typing import Any
 from utils.config.training import AdapterConfig
 from utils.errors import ConfigError, Interrupted, LumiError
 from utils.files import append_line, move_aside, one_writer
+from utils.finetuning.contamination import Screening
 from utils.finetuning.datasets import BadRow
 from utils.training.metrics import MetricsLog, RunRecord
 
 BAD_ROWS = "bad_rows.jsonl"
+CONTAMINATED = "contaminated.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,10 @@ class AdapterRun:
                 "before a new run: choose another --output_dir"
             )
 
-    def start(self, bad: Sequence[BadRow], **environment: object) -> None:
-        """Move an earlier run aside, write the first state and the bad rows."""
+    def start(
+        self, bad: Sequence[BadRow], screening: Screening[Any], **environment: object
+    ) -> None:
+        """Move an earlier run aside, write the first state, the bad and the contaminated rows."""
         move_aside(self.folder)
         self._clock = time.monotonic()
         self._record = RunRecord(self.folder, self.stage, self.cfg.resolved())
@@ -59,6 +63,20 @@ class AdapterRun:
         if bad:
             example = f"{bad[0].place}: {bad[0].reason}"
             log.warning("%d bad row(s) left out, such as %s (all in %s)", len(bad), example, place)
+
+        self._note(screening)
+
+    def _note(self, screening: Screening[Any]) -> None:
+        """Write what was found of the benchmarks, and say it where it is anything."""
+        self.summary["decontamination"] = screening.findings or None
+        place = self.folder / CONTAMINATED
+        for record in screening.records:
+            append_line(place, record)
+        if screening.dropped:
+            log.warning(
+                "%d row(s) left out: they hold texts that stage 05 measures on (%s)",
+                screening.dropped, place,
+            )  # fmt: skip
 
     def log(self, step: int, **values: float | int | None) -> None:
         """Write the numbers of a step."""

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from utils.errors import BudgetError, DataError
 from utils.evaluation.heldout import PROMPTS_AT_ONCE, answer_rates
 from utils.evaluation.likelihood import score_rows
 from utils.finetuning import runner
+from utils.finetuning.contamination import (
+    Screening,
+    conversation_text,
+    decontaminated,
+)
 from utils.finetuning.datasets import (
     BadRow,
     SFTRows,
@@ -56,6 +62,7 @@ class SFTData:
     heldout: SFTRows
     bad: list[BadRow]
     counts: dict[str, Any]
+    screening: Screening[list[Message]]
 
 
 def run_sft(cfg: SFTConfig) -> Path:
@@ -74,7 +81,7 @@ def run_sft(cfg: SFTConfig) -> Path:
         load_s = time.monotonic() - started
         run.refuse_own_output(base.folder)
         data = load_data(cfg, base, template)
-        run.start(data.bad, **runner.fast_paths(base.device))
+        run.start(data.bad, data.screening, **runner.fast_paths(base.device))
         log.info("%s", f"SFT of {base.folder} on {data.counts}")
         run.summary |= {"rows": len(data.train), "dropped": data.counts["dropped"]}
         run.summary |= {"counts": data.counts, "heldout_rows": measured(data.heldout)}
@@ -102,10 +109,13 @@ def load_data(cfg: SFTConfig, base: LoadedModel, template: Template) -> SFTData:
     length = run_length(cfg, base)
     split = read_split(read_conversations, cfg.dataset_path, cfg.heldout_path, cfg.seed)
     heldout = build_sft_rows(split.heldout, template, base.encoder, length)
-    train = build_sft_rows(split.training, template, base.encoder, length, exclude=heldout)
+    clean = decontaminated(cfg, split.training, conversation_text)
+    train = build_sft_rows(clean.rows, template, base.encoder, length, exclude=heldout)
+    train.dropped += Counter(contaminated=clean.dropped)
     require_rows(heldout, cfg.heldout_path or cfg.dataset_path, length)
     require_rows(train, cfg.dataset_path, length)
-    return SFTData(train, heldout, split.bad, split.counts(len(train), train.dropped))
+    counts = split.counts(len(train), train.dropped)
+    return SFTData(train, heldout, split.bad, counts, clean)
 
 
 def run_length(cfg: SFTConfig, base: LoadedModel) -> int:

@@ -124,7 +124,11 @@ def _config(name: str) -> list[str]:
 
 
 def _prepare(context: StageContext) -> list[str]:
-    return list(context.corpus_flags)
+    return [*context.corpus_flags, *to_flags({"eval_data_dir": _eval_data_dir(context.cfg)})]
+
+
+def _eval_data_dir(cfg: SessionConfig) -> Path | None:
+    return cfg.eval_data_dir and cfg.eval_data_dir.expanduser().absolute()
 
 
 def _samples(context: StageContext) -> list[str]:
@@ -140,6 +144,7 @@ def _sft(context: StageContext) -> list[str]:
     own = {
         "model_path": context.pretrain_dir,
         "dataset_path": context.sft_dataset,
+        "eval_data_dir": _eval_data_dir(context.cfg),
         "seed": context.cfg.seed,
     }
     return _config("sft.json") + to_flags(own)
@@ -149,6 +154,7 @@ def _dpo(context: StageContext) -> list[str]:
     own = {
         "model_path": Path("checkpoints/sft"),
         "dataset_path": context.dpo_dataset,
+        "eval_data_dir": _eval_data_dir(context.cfg),
         "seed": context.cfg.seed,
     }
     return _config("dpo.json") + to_flags(own)
@@ -161,7 +167,7 @@ def _evaluate(context: StageContext) -> list[str]:
         "corpus_dir": context.corpus_dir,
         "sft_heldout_path": _existing(context, heldout_of(context.sft_dataset)),
         "dpo_heldout_path": _existing(context, heldout_of(context.dpo_dataset)),
-        "data_dir": cfg.eval_data_dir and cfg.eval_data_dir.expanduser().absolute(),
+        "data_dir": _eval_data_dir(cfg),
         "run_name": context.folder.name,
         "seed": cfg.seed,
     }

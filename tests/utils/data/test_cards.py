@@ -28,6 +28,11 @@ STATS = {
     },
     "tokenizer": {"sha256": "f" * 64, "vocab_size": 8192, "trained_on_characters": 970_000,
                   "reused": False, "heldout_bytes_per_token": 3.82, "heldout_bytes": 19_000},
+    "decontamination": {
+        "sets": [{"name": "BoolQ", "origin": "val.jsonl", "items": 3270, "items_found": 1450,
+                  "paragraphs_cut": 2001}],
+        "paragraphs_marked": 1234,
+    },
     "minhash_threshold": 0.8,
     "settings": {"min_length": 50, "max_length": 10_000, "language": "en",
                  "language_threshold": 0.7, "train_ratio": 0.98, "sequence_length": 256},

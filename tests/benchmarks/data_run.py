@@ -1,0 +1,103 @@
+"""One run of data preparation in a process of its own, measured; prints one JSON line.
+
+python -m tests.benchmarks.data_run dedup|full CORPUS WORK WORKERS
+"""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from utils.config.prepare import PrepareConfig
+from utils.data.prepare import prepare
+from utils.data.rejected import Rejected
+from utils.data.shards import iter_documents
+from utils.data.sources import find_source
+from utils.data.spool import Spool
+from utils.data.steps import Reading, drop_duplicates, rules_of
+from utils.data.workers import Workers
+
+SHARD_LINES = 50_000
+
+
+def settings(corpus: Path, workers: int, **more: object) -> PrepareConfig:
+    """Return settings that keep every document whole."""
+    return PrepareConfig.build({
+        "input_path": str(corpus), "num_workers": workers, "max_length": 1_000_000, **more,
+    })  # fmt: skip
+
+
+def deduplicate(corpus: Path, work: Path, workers: int) -> list[int]:
+    """Write the documents that are no repetitions as JSON lines; return the ids of the others."""
+    cfg = settings(corpus, workers, language=None, min_length=1)
+    folder = _empty(work / "dedup")
+    rejected = Rejected(folder)
+    with Workers(workers) as pool, Spool(folder, rules_of(cfg).bands) as spool:
+        Reading(cfg, pool, rejected).read([find_source(one) for one in cfg.sources], spool)
+        alive = drop_duplicates(cfg, spool, rejected)
+        kept = np.flatnonzero(alive)
+        for start in range(0, len(kept), SHARD_LINES):
+            with (folder / f"shard_{start // SHARD_LINES:05d}.jsonl").open("wb") as file:
+                file.writelines(map(spool.line, kept[start : start + SHARD_LINES].tolist()))
+        rejected.close()
+        return [int(spool.row(number)["id"]) for number in np.flatnonzero(~alive).tolist()]
+
+
+def whole(corpus: Path, work: Path, workers: int, tokenizer: Path) -> Path:
+    """Prepare the corpus with a tokenizer that is there already."""
+    return prepare(
+        settings(corpus, workers, output_dir=_empty(work / "full"), reuse_tokenizer=True,
+                 tokenizer_path=tokenizer)
+    )  # fmt: skip
+
+
+def _tokenizer(corpus: Path, work: Path) -> Path:
+    """Train a tokenizer on the first documents, once."""
+    folder = work / "tokenizer"
+    if not folder.exists():
+        cfg = settings(corpus, 1, output_dir=work / "first", max_samples=3000, use_minhash=False)
+        shutil.copytree(prepare(cfg.model_copy(update={"vocab_size": 8192})) / "tokenizer", folder)
+    return folder
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process, its threads and its finished children."""
+    own, children = (resource.getrusage(who) for who in
+                     (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _rss_mb() -> float:
+    peak = max(resource.getrusage(who).ru_maxrss for who in
+               (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    return round(peak / (1024 if sys.platform != "darwin" else 2**20), 1)
+
+
+def main() -> None:
+    """Run, and print seconds, memory and what was dropped."""
+    what, corpus, work, workers = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    tokenizer = _tokenizer(corpus, work) if what == "full" else None
+    imports_mb, cpu_s, wall_s = _rss_mb(), _cpu_s(), time.monotonic()
+    if tokenizer is None:
+        dropped = deduplicate(corpus, work, int(workers))
+        more = {"dropped": dropped}
+    else:
+        folder = whole(corpus, work, int(workers), tokenizer)
+        more = {"documents": sum(1 for _ in iter_documents(folder, "train"))}
+    measured = {"cpu_s": _cpu_s() - cpu_s, "wall_s": time.monotonic() - wall_s}
+    line = measured | {"rss_mb": _rss_mb(), "imports_mb": imports_mb} | more
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

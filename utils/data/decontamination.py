@@ -1,0 +1,248 @@
+"""Keep what a model is measured on out of what it is trained on.
+
+An item is a text that must not be trained on (a passage of a benchmark, a validation document) and
+stands for the hashes of its word 13-grams. Where a training document holds at least 80 % of an
+item's 13-grams, its paragraphs with any of them are cut out; others that share some with any item
+are marked and stay. Knows no benchmark: items arrive as texts or as a file of hashes.
+
+References: 13-grams after Brown et al., Language Models are Few-Shot Learners (2020), appendix C.
+A document with at least 80 % of an item's grams holds one of any 20 % of them and one, so
+candidates are looked for by the rarest only (prefix filtering: Bayardo, Ma and Srikant, 2007).
+
+Legend: I items, G grams of all items.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.data.shingling import gram_hashes
+from utils.files import write_atomic
+
+NGRAM = 13
+STRETCH = re.compile(r"(.+?)(\n{2,}|\n*\Z)", re.DOTALL)
+"""What stands between blank lines, and the line ends after it."""
+CUT_SHARE = 0.8
+LONG_LINE = 200
+"""Characters of a line from which line ends, not blank lines, separate the paragraphs around it."""
+MATCH_CHARACTERS = 500
+"""Beginning of a paragraph that is reported."""
+
+
+@dataclass(frozen=True)
+class ItemSet:
+    """Items of one kind, such as a benchmark."""
+
+    name: str
+    origin: str
+    """Where they came from."""
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A paragraph that shares 13-grams with protected items."""
+
+    paragraph: int
+    """Its number in its document, from 0."""
+    text: str
+    """Its beginning."""
+    item: int | None
+    """The item that its document holds at least CUT_SHARE of; None: the paragraph stays."""
+    share: float
+    """Share of that item's 13-grams in the document (of the paragraph's own, where it stays)."""
+
+
+class Protected:
+    """Hashes of items, to look paragraphs up in."""
+
+    def __init__(self, grams: np.ndarray, offsets: np.ndarray) -> None:
+        """Take the distinct grams of each item in turn, uint64 [G], and int64 offsets [I + 1]."""
+        self.grams, self.offsets = grams, offsets
+        self._known, counts = np.unique(grams, return_counts=True)
+        rarity = counts[np.searchsorted(self._known, grams)]
+        keys, owners = [], []
+        for item, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+            own = end - start - math.ceil(CUT_SHARE * (end - start) - 1e-9) + 1
+            rarest = np.argsort(rarity[start:end], kind="stable")[:own] + start
+            keys.append(grams[rarest])
+            owners.append(np.full(len(rarest), item))
+        order = np.argsort(np.concatenate([np.empty(0, np.uint64), *keys]), kind="stable")
+        self._keys = np.concatenate([np.empty(0, np.uint64), *keys])[order]
+        self._owners = np.concatenate([np.empty(0, np.int64), *owners])[order]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Protected":
+        """Hash items; one of fewer than 13 words has no gram and matches nothing."""
+        grams, starts = gram_hashes(texts, NGRAM, pad=False)
+        own = [np.unique(grams[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        offsets = np.cumsum([0, *map(len, own)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.uint64), *own]), offsets)
+
+    def save(self, path: Path) -> None:
+        """Write the hashes."""
+        from safetensors.numpy import save
+
+        write_atomic(path, save({"grams": self.grams, "offsets": self.offsets}))
+
+    @classmethod
+    def load(cls, path: Path) -> "Protected":
+        """Read what `save` has written."""
+        from safetensors.numpy import load_file
+
+        arrays = load_file(path)
+        return cls(arrays["grams"], arrays["offsets"])
+
+    def touched(self, texts: Sequence[str]) -> list[tuple[int, np.ndarray]]:
+        """Return number and distinct grams of each text that shares any with any item."""
+        grams, starts = gram_hashes(texts, NGRAM, pad=False)
+        hits = np.flatnonzero(_contains(self._known, grams))
+        numbers = np.unique(np.searchsorted(starts, hits, "right") - 1).tolist()
+        return [(n, np.unique(grams[starts[n] : starts[n + 1]])) for n in numbers]
+
+    def held(self, grams: np.ndarray) -> dict[int, float]:
+        """Return {item: share of its grams} of the items that `grams` hold CUT_SHARE of."""
+        left = np.searchsorted(self._keys, grams, "left")
+        right = np.searchsorted(self._keys, grams, "right")
+        hits = [self._owners[a:b] for a, b in zip(left, right, strict=True) if a < b]
+        candidates = np.unique(np.concatenate(hits)).tolist() if hits else []
+        shares = {item: float(_contains(grams, self.of_item(item)).mean()) for item in candidates}
+        return {item: share for item, share in shares.items() if share >= CUT_SHARE}
+
+    def share_known(self, grams: np.ndarray) -> float:
+        """Return the share of `grams` that any item has."""
+        return float(_contains(self._known, grams).mean())
+
+    def of_item(self, item: int) -> np.ndarray:
+        """Return the distinct grams of an item."""
+        return self.grams[self.offsets[item] : self.offsets[item + 1]]
+
+
+def _contains(values: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return which of `asked` are in the sorted `values` (bool)."""
+    if not len(values):
+        return np.zeros(len(asked), bool)
+    places = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+    return values[places] == asked
+
+
+Screening = tuple[str, list[int], list[bytes]]
+"""File of hashes, numbers and stored lines of some documents."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A document that shares 13-grams with protected items."""
+
+    text: str
+    """What is left of it."""
+    cut: list[Match]
+    """Paragraphs that were cut out."""
+    marked: list[Match]
+    """Paragraphs that stay although they share some."""
+
+
+def screen_lines(batch: Screening) -> tuple[int, list[tuple[int, "Screened"]]]:
+    """Return how many documents a batch has, and those that share something (for a worker)."""
+    path, numbers, lines = batch
+    found = screen([json.loads(line)["text"] for line in lines], _load(path))
+    pairs = zip(numbers, found, strict=True)
+    return len(lines), [(number, one) for number, one in pairs if one is not None]
+
+
+@lru_cache(maxsize=1)
+def _load(path: str) -> Protected:
+    return Protected.load(Path(path))
+
+
+def screen(texts: Sequence[str], protected: Protected) -> list[Screened | None]:
+    """Return for each document what is left of it, None where it shares nothing."""
+    result: list[Screened | None] = [None] * len(texts)
+    for number, grams in protected.touched(texts):
+        result[number] = _screen(texts[number], protected.held(grams), protected)
+    return result
+
+
+def _screen(text: str, held: dict[int, float], protected: Protected) -> Screened:
+    parts = paragraphs(text)
+    cut: list[Match] = []
+    marked: list[Match] = []
+    for number, grams in protected.touched([part for part, _ in parts]):
+        begin = parts[number][0][:MATCH_CHARACTERS]
+        shared = [item for item in held if _contains(grams, protected.of_item(item)).any()]
+        if shared:
+            item = max(shared, key=lambda item: held[item])
+            cut.append(Match(number, begin, item, held[item]))
+        else:
+            marked.append(Match(number, begin, None, protected.share_known(grams)))
+    out = {match.paragraph for match in cut}
+    left = "".join(part + border for n, (part, border) in enumerate(parts) if n not in out)
+    return Screened(left.rstrip("\n") if out else text, cut, marked)
+
+
+def paragraphs(text: str) -> list[tuple[str, str]]:
+    """Return the paragraphs of a text, each with the line ends that follow it.
+
+    Blank lines separate paragraphs, and so does each line end of a stretch with long lines, where
+    no line is wrapped.
+    """
+    parts: list[tuple[str, str]] = []
+    for stretch in STRETCH.finditer(text):
+        lines = stretch[1].split("\n")
+        if len(max(lines, key=len)) < LONG_LINE:
+            parts.append((stretch[1], stretch[2]))
+        else:
+            parts += [(line, "\n") for line in lines[:-1]] + [(lines[-1], stretch[2])]
+    return parts
+
+
+class Findings:
+    """What was found of each set, for the cards."""
+
+    def __init__(self, sets: Sequence[ItemSet]) -> None:
+        self._sets = sets
+        self._ends = np.cumsum([len(one.texts) for one in sets])
+        self._found: list[set[int]] = [set() for _ in sets]
+        self._cut = [0] * len(sets)
+        self._marked = 0
+
+    def records(self, name: str, matches: Iterable[Match]) -> list[dict[str, str | int]]:
+        """Count the matches of one document and return a line about each."""
+        return [self._record(name, match) for match in matches]
+
+    def _record(self, name: str, match: Match) -> dict[str, str | int]:
+        record: dict[str, str | int] = {
+            "id": name,
+            "paragraph": match.paragraph + 1,
+            "text": match.text,
+        }
+        if match.item is None:
+            self._marked += 1
+            return record | {"detail": f"{match.share:.0%} of its 13-grams are in protected texts"}
+        at = int(np.searchsorted(self._ends, match.item, "right"))
+        own = match.item - int(self._ends[at]) + len(self._sets[at].texts)
+        self._found[at].add(own)
+        self._cut[at] += 1
+        where = f"item {own + 1} of {self._sets[at].name}"
+        return record | {"detail": f"{match.share:.0%} of the 13-grams of {where}"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the findings for stats.json."""
+        sets = [
+            {
+                "name": one.name,
+                "origin": one.origin,
+                "items": len(one.texts),
+                "items_found": len(self._found[at]),
+                "paragraphs_cut": self._cut[at],
+            }
+            for at, one in enumerate(self._sets)
+        ]
+        return {"sets": sets, "paragraphs_marked": self._marked}
