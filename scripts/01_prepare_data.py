@@ -7,7 +7,8 @@ Reads    a hub data set, a local file or folder (txt, md, html, jsonl, json, csv
          too), or `pydocs`, the docstrings on this machine.
 Writes   data/processed/NAME/: train_*.jsonl, val_*.jsonl, tokens/, tokenizer/, rejected/,
          manifest.json, stats.json, DATA_CARD.md, settings.json.
-Resumes  by starting over: a folder is there whole or not at all, and one that is there stays.
+Resumes  from what its steps left in .cache-NAME beside it; the folder itself is there whole or not
+         at all, and one that is there stays.
 """
 
 import logging
@@ -29,8 +30,7 @@ def main(cfg: PrepareConfig) -> Path:
     from utils.data.prepare import prepare
     from utils.evaluation.protected import benchmark_items
 
-    protected = benchmark_items(cfg.eval_data_dir) if cfg.decontaminate else []
-    folder = prepare(cfg, protected)
+    folder = prepare(cfg, lambda: benchmark_items(cfg.eval_data_dir))
     log.info("read %s, then: make pretrain-tiny DATA_DIR=%s", folder / "DATA_CARD.md", folder)
     sys.stdout.write(f"{folder}\n")
     return folder

@@ -10,6 +10,7 @@ import pytest
 from utils.config.base import StageConfig, read_config_file
 from utils.config.dpo import DPOConfig
 from utils.config.evaluate import EvaluateConfig
+from utils.config.filters import FilterProfile
 from utils.config.prepare import PrepareConfig
 from utils.config.pretrain import PretrainConfig
 from utils.config.serve import ServeConfig
@@ -86,6 +87,7 @@ def test_module_commands_exist(command):
 
 SHIPPED = {
     **{path: PrepareConfig for path in (ROOT / "config" / "datasets").glob("*.json")},
+    **{path: FilterProfile for path in (ROOT / "config" / "filters").glob("*.json")},
     **{path: SessionConfig for path in (ROOT / "sessions").glob("*.json")},
     **{ROOT / f"config/{name}.json": PretrainConfig for name in ("nano", "tiny", "small", "base")},
     ROOT / "config/advanced_example.json": PretrainConfig,

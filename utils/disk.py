@@ -3,13 +3,13 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from utils.errors import LumiError
+from utils.errors import DiskFull, LumiError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (
@@ -34,27 +34,36 @@ def free_bytes(place: Path) -> int:
 
 
 @contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path, needed_bytes: Callable[[], int] | None = None) -> Iterator[None]:
     """Turn a full disk or an impossible path while writing below `place` into one line.
 
+    `needed_bytes` estimates what the whole job still needs; it is told too where it is known.
+
     Raises:
-        LumiError: with the free space in MB, or the system's reason.
+        DiskFull: with the free and the needed space in MB.
+        LumiError: with the system's reason.
     """
     try:
         yield
+    except DiskFull as error:
+        if needed_bytes is None:
+            raise
+        raise DiskFull(_full(place, needed_bytes)) from error
     except SafetensorError as error:  # wraps the system's error into text
         if "os error 28" not in str(error) and "No space" not in str(error):
             raise
-        raise LumiError(_full(place)) from error
+        raise DiskFull(_full(place, needed_bytes)) from error
     except OSError as error:
         if error.errno in FULL:
-            raise LumiError(_full(place)) from error
+            raise DiskFull(_full(place, needed_bytes)) from error
         if error.errno in NOT_WRITABLE:
             reason = f"cannot write {place}: {error.strerror}: choose another --output_dir"
             raise LumiError(reason) from error
         raise
 
 
-def _full(place: Path) -> str:
-    free_mb = free_bytes(place) / 1e6
-    return f"disk full while writing {place} ({free_mb:.0f} MB free): free some space and run again"
+def _full(place: Path, needed_bytes: Callable[[], int] | None) -> str:
+    space = f"{free_bytes(place) / 1e6:.0f} MB free"
+    if needed_bytes is not None:
+        space += f", about {max(needed_bytes(), 0) / 1e6 + 1:.0f} MB needed"
+    return f"disk full while writing {place} ({space}): free some space and run again"

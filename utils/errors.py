@@ -5,6 +5,10 @@ class LumiError(Exception):
     """Base of every error whose one-line message says what is wrong, where, and what to do."""
 
 
+class DiskFull(LumiError):
+    """No space is left where something is written."""
+
+
 class ConfigError(LumiError):
     """A setting is unknown, has the wrong type, or contradicts another one."""
 

@@ -19,6 +19,7 @@ LEVELS = (0.5, 0.7, 0.78, 0.8, 0.82, 0.9, 0.95)
 """Jaccard similarities of the injected near-duplicates, at least."""
 EXACT_SHARE = NEAR_SHARE = 0.05
 DOCUMENT_CHARACTERS = (800, 5000)
+REPLACED_SHARE = 0.4
 WORD = re.compile(r"\w+")
 
 
@@ -41,6 +42,7 @@ def build_corpus(
     chance = random.Random(seed)
     paragraphs = [part for text in texts for part in text.split("\n\n") if len(part) > 40]
     assert len(paragraphs) > 100, "too little text to make a corpus of"
+    words = WORD.findall(" ".join(paragraphs))  # as often as they are used
     near: Counter[float] = Counter()
     kept: list[str] = []
     exact = number = size = 0
@@ -55,7 +57,7 @@ def build_corpus(
                 text = near_copy(chance.choice(kept), level, chance)
                 near[level] += 1
             else:
-                text = _document(paragraphs, chance)
+                text = _document(paragraphs, words, chance)
                 kept = [*kept[-2000:], text] if len(kept) > 4000 else kept
                 kept.append(text)
             line = json.dumps({"id": f"{number:08d}", "text": text}, ensure_ascii=False)
@@ -64,14 +66,18 @@ def build_corpus(
     return Built(path, number, size, exact, dict(sorted(near.items())))
 
 
-def _document(paragraphs: list[str], chance: random.Random) -> str:
+def _document(paragraphs: list[str], words: list[str], chance: random.Random) -> str:
+    """Return paragraphs with some words replaced, so that none is in two documents as it is."""
     wanted = chance.randint(*DOCUMENT_CHARACTERS)
     parts: list[str] = []
     length = 0
     while length < wanted:
         parts.append(chance.choice(paragraphs)[:wanted])
         length += len(parts[-1])
-    return "\n\n".join(parts)
+    text = "\n\n".join(parts)
+    return WORD.sub(
+        lambda word: chance.choice(words) if chance.random() < REPLACED_SHARE else word[0], text
+    )
 
 
 def near_copy(text: str, level: float, chance: random.Random) -> str:

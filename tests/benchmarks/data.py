@@ -75,6 +75,9 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "megabytes": round(big.bytes / 1e6, 1),
     }
     small = build_corpus(texts, work / "small.jsonl", args.peer_megabytes, args.seed + 1)
+    fast, plain = (run_ours(what, small.path, work, 1) for what in ("dedup", "reference"))
+    assert fast["dropped"] == plain["dropped"], "the plain algorithm decides otherwise"
+    result["ratio_predecessor"] = round(plain["cpu_s"] / fast["cpu_s"], 1)
     for peer in args.peers:
         result |= _against(peer, small.path, work)
     machine = f"{cpu_name()}, {usable_cores()} cores"

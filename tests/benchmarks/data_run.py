@@ -1,6 +1,8 @@
 """One run of data preparation in a process of its own, measured; prints one JSON line.
 
-python -m tests.benchmarks.data_run dedup|full CORPUS WORK WORKERS
+python -m tests.benchmarks.data_run dedup|reference|full CORPUS WORK WORKERS
+
+`reference` is the plain algorithm: datasketch, one document after the other, MinHashLSH.
 """
 
 import json
@@ -13,15 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
+from utils.data.corpus import Fate
 from utils.data.prepare import prepare
 from utils.data.rejected import Rejected
 from utils.data.shards import iter_documents
 from utils.data.sources import find_source
-from utils.data.spool import Spool
-from utils.data.steps import Reading, drop_duplicates, rules_of
+from utils.data.steps import clean, drop_duplicates
+from utils.data.store import Store
 from utils.data.workers import Workers
-
-SHARD_LINES = 50_000
 
 
 def settings(corpus: Path, workers: int, **more: object) -> PrepareConfig:
@@ -31,26 +32,30 @@ def settings(corpus: Path, workers: int, **more: object) -> PrepareConfig:
     })  # fmt: skip
 
 
-def deduplicate(corpus: Path, work: Path, workers: int) -> list[int]:
+def deduplicate(corpus: Path, work: Path, workers: int, engine: str) -> list[int]:
     """Write the documents that are no repetitions as JSON lines; return the ids of the others."""
-    cfg = settings(corpus, workers, language=None, min_length=1)
+    cfg = settings(corpus, workers, language=None, min_length=1, dedup_engine=engine)
     folder = _empty(work / "dedup")
     rejected = Rejected(folder)
-    with Workers(workers) as pool, Spool(folder, rules_of(cfg).bands) as spool:
-        Reading(cfg, pool, rejected).read([find_source(one) for one in cfg.sources], spool)
-        alive = drop_duplicates(cfg, spool, rejected)
-        kept = np.flatnonzero(alive)
-        for start in range(0, len(kept), SHARD_LINES):
-            with (folder / f"shard_{start // SHARD_LINES:05d}.jsonl").open("wb") as file:
-                file.writelines(map(spool.line, kept[start : start + SHARD_LINES].tolist()))
-        rejected.close()
-        return [int(spool.row(number)["id"]) for number in np.flatnonzero(~alive).tolist()]
+    sources = [find_source(one) for one in cfg.sources]
+    with Workers(workers) as pool:
+        found, _ = clean(cfg, sources, Store(folder / "store"), pool, rejected)
+    drop_duplicates(cfg, found, rejected)
+    rejected.close()
+    dropped: list[int] = []
+    for number, (unit, fates) in enumerate(found.parts()):
+        kept = np.flatnonzero(fates == Fate.TRAIN).tolist()
+        with (folder / f"shard_{number:05d}.jsonl").open("wb") as file:
+            file.writelines(unit.lines(kept))
+        lost = unit.lines(np.flatnonzero(fates != Fate.TRAIN).tolist())
+        dropped += [int(json.loads(line)["id"]) for line in lost]
+    return dropped
 
 
 def whole(corpus: Path, work: Path, workers: int, tokenizer: Path) -> Path:
     """Prepare the corpus with a tokenizer that is there already."""
     return prepare(
-        settings(corpus, workers, output_dir=_empty(work / "full"), reuse_tokenizer=True,
+        settings(corpus, workers, output_dir=_empty(work / "full") / "out", reuse_tokenizer=True,
                  tokenizer_path=tokenizer)
     )  # fmt: skip
 
@@ -59,7 +64,13 @@ def _tokenizer(corpus: Path, work: Path) -> Path:
     """Train a tokenizer on the first documents, once."""
     folder = work / "tokenizer"
     if not folder.exists():
-        cfg = settings(corpus, 1, output_dir=work / "first", max_samples=3000, use_minhash=False)
+        cfg = settings(
+            corpus,
+            1,
+            output_dir=_empty(work / "first") / "out",
+            max_samples=3000,
+            use_minhash=False,
+        )
         shutil.copytree(prepare(cfg.model_copy(update={"vocab_size": 8192})) / "tokenizer", folder)
     return folder
 
@@ -89,7 +100,8 @@ def main() -> None:
     tokenizer = _tokenizer(corpus, work) if what == "full" else None
     imports_mb, cpu_s, wall_s = _rss_mb(), _cpu_s(), time.monotonic()
     if tokenizer is None:
-        dropped = deduplicate(corpus, work, int(workers))
+        engine = "rensa" if what == "dedup" else "datasketch"
+        dropped = deduplicate(corpus, work, int(workers), engine)
         more = {"dropped": dropped}
     else:
         folder = whole(corpus, work, int(workers), tokenizer)

@@ -65,6 +65,10 @@ class PrepareConfig(StageConfig):
     """py3langid (fast) or langdetect."""
     language_threshold: float = Field(0.7, ge=0, le=1)
     """Probability of `language` below which a document is dropped."""
+    filter_profile: str = "none"
+    """Limits for odd documents: web, wiki, books, docs, code, none, or a JSON file of your own."""
+    redact_pii: bool = False
+    """Put stand-ins in the place of e-mail addresses and public IP addresses."""
     use_minhash: bool = True
     """Drop near-duplicates by MinHash besides the exact ones."""
     minhash_threshold: float = Field(0.8, gt=0, le=1)
@@ -81,6 +85,8 @@ class PrepareConfig(StageConfig):
     """Tokens after which a new shard begins."""
     num_workers: PositiveInt | None = None
     """Processes for cleaning; all cores when unset. The result does not depend on it."""
+    keep_cache: bool = True
+    """Keep what the steps made beside the result, so that other settings or files cost less."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

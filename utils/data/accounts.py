@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
+from utils.data.corpus import KEPT, Corpus
 from utils.data.rejected import Rejected
 from utils.data.sources import Source, source_files
-from utils.data.spool import Spool
 from utils.data.tokenizer import Tokenizer
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -26,9 +27,7 @@ class Outcome:
     sources: list[Source]
     counts: Counter[str]
     rejected: Rejected
-    spool: Spool
-    kept: np.ndarray
-    """Numbers of the documents in the result."""
+    corpus: Corpus
     splits: dict[str, dict[str, Any]]
     tokenizer: Tokenizer
     trained_on: int
@@ -40,14 +39,13 @@ class Outcome:
 def statistics(outcome: Outcome) -> dict[str, Any]:
     """Return stats.json."""
     cfg = outcome.cfg
-    characters = outcome.spool.characters[outcome.kept]
-    lengths = np.percentile(characters, PERCENTILES, method="nearest").astype(int).tolist()
+    lengths = _lengths(outcome.corpus)
     return {
         "format": 1,
         "name": cfg.name,
         "documents": _documents(outcome),
-        "characters": _characters(outcome),
-        "document_characters": dict(zip(map(str, PERCENTILES), lengths, strict=True)),
+        "characters": _characters(outcome, lengths),
+        "document_characters": _percentiles(lengths),
         "language_unknown": outcome.counts["language_unknown"],
         "files": source_files(outcome.sources),
         "sources": _sources(outcome),
@@ -55,11 +53,15 @@ def statistics(outcome: Outcome) -> dict[str, Any]:
         "splits": _splits(outcome.splits),
         "tokenizer": _tokenizer(outcome),
         "decontamination": outcome.decontamination,
+        "filter_profile": {
+            "name": cfg.filter_profile,
+            **load_profile(cfg.filter_profile).model_dump(mode="json"),
+        },
         "minhash_threshold": cfg.minhash_threshold if cfg.use_minhash else None,
         "settings": {
             key: value
             for key, value in cfg.resolved().items()
-            if key.startswith(("min_", "max_length", "language", "train_", "sequence_"))
+            if key.startswith(("min_", "max_length", "language", "train_", "sequence_", "redact"))
         },
     }
 
@@ -70,7 +72,7 @@ def _documents(outcome: Outcome) -> dict[str, Any]:
     account = {
         "in": outcome.counts["documents_in"] + rejected.bad_lines,
         "added_by_splitting": outcome.counts["pieces_added"],
-        "kept": len(outcome.kept),
+        "kept": outcome.corpus.num_kept,
         "dropped": dict(sorted(rejected.documents.items())),
         "bad": rejected.bad_lines,
     }
@@ -79,13 +81,30 @@ def _documents(outcome: Outcome) -> dict[str, Any]:
     return account
 
 
-def _characters(outcome: Outcome) -> dict[str, Any]:
+def _lengths(corpus: Corpus) -> Counter[int]:
+    """Return how many kept documents have how many characters."""
+    lengths: Counter[int] = Counter()
+    for characters in corpus.kept("characters"):
+        lengths.update(characters.tolist())
+    return lengths
+
+
+def _percentiles(lengths: Counter[int]) -> dict[str, int]:
+    """Return the lengths at PERCENTILES of the documents (the nearest of them)."""
+    ordered = sorted(lengths)
+    ends = np.cumsum([lengths[length] for length in ordered])
+    places = np.rint(np.array(PERCENTILES) / 100 * (ends[-1] - 1))
+    found = np.searchsorted(ends, places, "right").tolist()
+    return {str(at): ordered[place] for at, place in zip(PERCENTILES, found, strict=True)}
+
+
+def _characters(outcome: Outcome, lengths: Counter[int]) -> dict[str, Any]:
     """Return the account in = kept + dropped + removed_by_cleaning + bad (in bytes)."""
     rejected = outcome.rejected
     account = {
         "in": outcome.counts["characters_in"] + rejected.bad_characters,
         "removed_by_cleaning": outcome.counts["removed_by_cleaning"],
-        "kept": int(outcome.spool.characters[outcome.kept].sum()),
+        "kept": sum(length * count for length, count in lengths.items()),
         "dropped": dict(sorted(rejected.characters.items())),
         "bad": rejected.bad_characters,
     }
@@ -96,21 +115,23 @@ def _characters(outcome: Outcome) -> dict[str, Any]:
 
 def _sources(outcome: Outcome) -> list[dict[str, Any]]:
     """Return each input with its wanted and observed share of the characters."""
-    characters = outcome.spool.characters[outcome.kept]
-    origins = outcome.spool.origins[outcome.kept]
+    held = np.zeros((len(outcome.sources), 2), np.int64)
+    for unit, fates in outcome.corpus.parts():
+        own = unit.column("characters")[fates <= KEPT]
+        held[unit.origin] += len(own), int(own.sum())
     weights = [source.setting.weight for source in outcome.sources]
     entries = []
     for number, source in enumerate(outcome.sources):
-        own = characters[origins == number]
+        documents, characters = held[number].tolist()
         entries.append(
             {
                 "name": source.setting.name,
                 "input": source.label,
                 "revision": source.revision,
-                "documents": len(own),
-                "characters": int(own.sum()),
+                "documents": documents,
+                "characters": characters,
                 "wanted_share": round(weights[number] / sum(weights), 6),
-                "observed_share": round(float(own.sum() / max(characters.sum(), 1)), 6),
+                "observed_share": round(characters / max(int(held[:, 1].sum()), 1), 6),
             }
         )
     return entries
@@ -119,10 +140,13 @@ def _sources(outcome: Outcome) -> list[dict[str, Any]]:
 def _labels(outcome: Outcome) -> dict[str, int]:
     """Return the characters of each label in the rows' `source`, the largest first."""
     counted: Counter[str] = Counter()
-    characters = outcome.spool.characters
-    for number in outcome.kept.tolist():
-        counted[outcome.spool.label(number)] += int(characters[number])
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+    for unit, fates in outcome.corpus.parts():
+        kept = fates <= KEPT
+        sums = np.bincount(unit.column("labels")[kept], unit.column("characters")[kept])
+        for label, characters in zip(unit.record()["labels"], sums.tolist(), strict=False):
+            counted[label] += int(characters)
+    shown = {label: characters for label, characters in counted.items() if characters}
+    return dict(sorted(shown.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _splits(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:

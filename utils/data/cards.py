@@ -12,6 +12,7 @@ REASONS = {
     "contaminated": "paragraphs that hold a text the model is measured on",
     "over_mixture_weight": "more than the weight of its source allows",
 }
+PROFILE_REASON = "a limit of the filter profile"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
@@ -28,6 +29,7 @@ def data_card(stats: dict[str, Any]) -> str:
         _sources(stats),
         _account(stats),
         _rules(stats),
+        _profile(stats["filter_profile"]),
         _decontamination(stats),
         _splits(stats),
         _tokenizer(stats),
@@ -71,7 +73,28 @@ def _rules(stats: dict[str, Any]) -> str:
 - Length: at least {settings["min_length"]:,} characters; documents over {settings["max_length"]:,}
   are split at paragraphs and never dropped. Lengths kept, by percentile: {lengths}.
 - Language: {language}.
-- Near-duplicates: {near}; of two, the later one in reading order is dropped."""
+- Near-duplicates: {near}; of two, the later one in reading order is dropped.
+- E-mail and public IP addresses: {"replaced by stand-ins" if settings["redact_pii"] else "kept"}."""
+
+
+def _profile(profile: dict[str, Any]) -> str:
+    rows = [
+        (limit["measure"], _number(limit["min"]), _number(limit["max"]), limit["source"])
+        for limit in profile["limits"]
+    ]
+    parts = [f"## Filter profile: {profile['name']}"]
+    if rows:
+        parts.append(_table(("measure of a document", "least", "most", "source"), rows))
+    else:
+        parts.append("No document is judged by its looks.")
+    if profile["dropped_lines"]:
+        phrases = ", ".join(profile["dropped_lines"])
+        parts.append(f"Lines with one of these go ({profile['dropped_lines_source']}): {phrases}.")
+    return "\n\n".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,g}"
 
 
 def _decontamination(stats: dict[str, Any]) -> str:
@@ -127,7 +150,7 @@ def _account(stats: dict[str, Any]) -> str:
         ("added by splitting long ones", documents["added_by_splitting"], 0),
         ("removed by cleaning", 0, characters["removed_by_cleaning"]),
         *(
-            (f"dropped: {reason} ({REASONS[reason]})", count, characters["dropped"][reason])
+            (f"dropped: {reason} ({REASONS.get(reason, PROFILE_REASON)})", count, characters["dropped"][reason])
             for reason, count in documents["dropped"].items()
         ),
         ("bad (rejected/bad_lines.jsonl)", documents["bad"], characters["bad"]),

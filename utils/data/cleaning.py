@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 BYTE_ORDER_MARK = "\ufeff"
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2581\ufeff]")
 """U+2581 is SentencePiece's own mark of a space: text that holds it would not decode to itself."""
+PLAIN_ASCII = bytes(point for point in range(128) if not CONTROL_CHARACTERS.match(chr(point)))
 LONE_SURROGATES = re.compile(r"[\ud800-\udfff]")
 NO_BREAK_SPACE = "\u00a0"
 SUSPECT = re.compile(
@@ -47,7 +48,7 @@ def needs_repair(text: str) -> bool:
     What ftfy looks for is looked for in the surroundings of non-ASCII characters alone.
     """
     if text.isascii():
-        return CONTROL_CHARACTERS.search(text) is not None
+        return bool(text.encode("ascii").translate(None, PLAIN_ASCII))
     if SUSPECT.search(text) or not unicodedata.is_normalized("NFC", text):
         return True
     from ftfy.badness import is_bad
@@ -72,6 +73,19 @@ def _repair_line(line: str) -> str:
 
     line = ftfy.fix_text(line, unescape_html=False, uncurl_quotes=False, fix_character_width=False)
     return CONTROL_CHARACTERS.sub("", LONE_SURROGATES.sub("\ufffd", line))
+
+
+def without_lines(text: str, phrases: tuple[str, ...]) -> str:
+    """Return the text without the lines that hold one of the phrases (lower case) in any case."""
+    folded = text.lower()
+    if not any(phrase in folded for phrase in phrases):
+        return text
+    kept = [
+        line
+        for line in text.split("\n")
+        if not any(phrase in line.lower() for phrase in phrases)
+    ]
+    return BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n")
 
 
 def split_long(text: str, max_length: int) -> list[str]:

@@ -12,24 +12,22 @@ candidates are looked for by the rarest only (prefix filtering: Bayardo, Ma and 
 Legend: I items, G grams of all items.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from utils.data.shingling import gram_hashes
-from utils.files import write_atomic
+from utils.data.shingling import batches_by_script, gram_hashes
+from utils.data.store import Store, array_digest
 
 NGRAM = 13
-STRETCH = re.compile(r"(.+?)(\n{2,}|\n*\Z)", re.DOTALL)
-"""What stands between blank lines, and the line ends after it."""
+BLANK_LINES = re.compile(r"(\n{2,})")
 CUT_SHARE = 0.8
+MARK_BITS = 25
 LONG_LINE = 200
 """Characters of a line from which line ends, not blank lines, separate the paragraphs around it."""
 MATCH_CHARACTERS = 500
@@ -67,6 +65,10 @@ class Protected:
         """Take the distinct grams of each item in turn, uint64 [G], and int64 offsets [I + 1]."""
         self.grams, self.offsets = grams, offsets
         self._known, counts = np.unique(grams, return_counts=True)
+        self._mask = np.uint64((1 << min(4 + len(self._known).bit_length(), MARK_BITS)) - 1)
+        self._marks = np.zeros(int(self._mask) + 1, bool)
+        """Most grams that no item has are sorted out by their last bits."""
+        self._marks[self._known & self._mask] = True
         rarity = counts[np.searchsorted(self._known, grams)]
         keys, owners = [], []
         for item, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
@@ -86,26 +88,30 @@ class Protected:
         offsets = np.cumsum([0, *map(len, own)], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, np.uint64), *own]), offsets)
 
-    def save(self, path: Path) -> None:
-        """Write the hashes."""
-        from safetensors.numpy import save
+    def digest(self) -> str:
+        """Return a hash of the hashes."""
+        return array_digest(self.grams, self.offsets)
 
-        write_atomic(path, save({"grams": self.grams, "offsets": self.offsets}))
+    def save(self, store: Store, name: str) -> None:
+        """Put the hashes into a store."""
+        store.put(name, {"grams": self.grams, "offsets": self.offsets}, None)
 
     @classmethod
-    def load(cls, path: Path) -> "Protected":
+    def load(cls, store: Store, name: str) -> "Protected":
         """Read what `save` has written."""
-        from safetensors.numpy import load_file
-
-        arrays = load_file(path)
+        arrays = store.arrays(name)
         return cls(arrays["grams"], arrays["offsets"])
 
     def touched(self, texts: Sequence[str]) -> list[tuple[int, np.ndarray]]:
         """Return number and distinct grams of each text that shares any with any item."""
-        grams, starts = gram_hashes(texts, NGRAM, pad=False)
-        hits = np.flatnonzero(_contains(self._known, grams))
-        numbers = np.unique(np.searchsorted(starts, hits, "right") - 1).tolist()
-        return [(n, np.unique(grams[starts[n] : starts[n + 1]])) for n in numbers]
+        found = []
+        for batch in batches_by_script(texts):
+            grams, starts = gram_hashes([texts[number] for number in batch], NGRAM, pad=False)
+            likely = np.flatnonzero(self._marks[grams & self._mask])
+            hits = likely[_contains(self._known, grams[likely])]
+            places = np.unique(np.searchsorted(starts, hits, "right") - 1).tolist()
+            found += [(batch[n], np.unique(grams[starts[n] : starts[n + 1]])) for n in places]
+        return sorted(found, key=itemgetter(0))
 
     def held(self, grams: np.ndarray) -> dict[int, float]:
         """Return {item: share of its grams} of the items that `grams` hold CUT_SHARE of."""
@@ -133,10 +139,6 @@ def _contains(values: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return values[places] == asked
 
 
-Screening = tuple[str, list[int], list[bytes]]
-"""File of hashes, numbers and stored lines of some documents."""
-
-
 @dataclass(frozen=True)
 class Screened:
     """A document that shares 13-grams with protected items."""
@@ -147,19 +149,6 @@ class Screened:
     """Paragraphs that were cut out."""
     marked: list[Match]
     """Paragraphs that stay although they share some."""
-
-
-def screen_lines(batch: Screening) -> tuple[int, list[tuple[int, "Screened"]]]:
-    """Return how many documents a batch has, and those that share something (for a worker)."""
-    path, numbers, lines = batch
-    found = screen([json.loads(line)["text"] for line in lines], _load(path))
-    pairs = zip(numbers, found, strict=True)
-    return len(lines), [(number, one) for number, one in pairs if one is not None]
-
-
-@lru_cache(maxsize=1)
-def _load(path: str) -> Protected:
-    return Protected.load(Path(path))
 
 
 def screen(texts: Sequence[str], protected: Protected) -> list[Screened | None]:
@@ -194,12 +183,14 @@ def paragraphs(text: str) -> list[tuple[str, str]]:
     no line is wrapped.
     """
     parts: list[tuple[str, str]] = []
-    for stretch in STRETCH.finditer(text):
-        lines = stretch[1].split("\n")
+    pieces = BLANK_LINES.split(text.rstrip("\n"))
+    borders = [*pieces[1::2], text[len(text.rstrip("\n")) :]]
+    for stretch, border in zip(pieces[::2], borders, strict=True):
+        lines = stretch.split("\n")
         if len(max(lines, key=len)) < LONG_LINE:
-            parts.append((stretch[1], stretch[2]))
+            parts.append((stretch, border))
         else:
-            parts += [(line, "\n") for line in lines[:-1]] + [(lines[-1], stretch[2])]
+            parts += [(line, "\n") for line in lines[:-1]] + [(lines[-1], border)]
     return parts
 
 

@@ -9,25 +9,32 @@ Reference: Broder, On the resemblance and containment of documents (1997); Lesko
 Ullman, Mining of Massive Datasets, chapter 3.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import xxhash
 
-from utils.data.shingling import MIX, Shingles, gram_hashes
+from utils.data.shingling import MIX, Shingles, batches_by_script, gram_hashes
 
 NUM_PERMUTATIONS = 256
 MISS_PROBABILITY = 3e-6
 """A pair exactly at the threshold may escape the banding this often (42 x 6 at 0.8: 2.8e-6)."""
 SIGNATURE_SEED = 42
-CACHED_SETS = 20_000
-"""Shingle sets kept in memory during the exact check (a few hundred values each)."""
+HELD_BYTES = 1 << 26
+"""Sets of 5-grams kept in memory during the exact check (a few kilobytes each)."""
+BLOCK = 1 << 20
+
+
+WHITE_SPACE = bytes(point for point in range(128) if chr(point).isspace())
 
 
 def text_digest(text: str) -> bytes:
     """Return 16 bytes that are equal for texts that differ in white space only."""
-    return xxhash.xxh3_128_digest(" ".join(text.split()).encode("utf-8", "replace"))
+    if text.isascii():
+        return xxhash.xxh3_128_digest(text.encode("ascii").translate(None, WHITE_SPACE))
+    return xxhash.xxh3_128_digest("".join(text.split()).encode("utf-8", "replace"))
 
 
 def jaccard(first: Shingles, second: Shingles) -> float:
@@ -37,6 +44,7 @@ def jaccard(first: Shingles, second: Shingles) -> float:
     return common / union if union else 0.0
 
 
+@lru_cache(maxsize=16)
 def banding(threshold: float) -> tuple[int, int]:
     """Return (bands, rows): the most selective split of the signature that misses too rarely.
 
@@ -62,8 +70,15 @@ def signatures(grams: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def band_keys(texts: Sequence[str], threshold: float) -> np.ndarray:
     """Return 64-bit keys, [texts, bands]; documents that share a key of a band are candidates.
 
-    A text without words resembles no other: it gets keys of its own.
+    A text without words resembles no other: it gets keys of its own. ASCII is faster on its own.
     """
+    keys = np.empty((len(texts), banding(threshold)[0]), np.uint64)
+    for chosen in batches_by_script(texts):
+        keys[chosen] = _band_keys([texts[number] for number in chosen], threshold)
+    return keys
+
+
+def _band_keys(texts: Sequence[str], threshold: float) -> np.ndarray:
     bands, rows = banding(threshold)
     grams, offsets = gram_hashes(texts)
     parts = signatures(grams, offsets)[:, : bands * rows].reshape(len(texts), bands, rows)
@@ -77,77 +92,53 @@ def band_keys(texts: Sequence[str], threshold: float) -> np.ndarray:
     return keys
 
 
-def exact_duplicates(digests: np.ndarray) -> np.ndarray:
-    """Return for each document the index of the first one with its digest (its own if none).
-
-    `digests`: shape [documents], any dtype that can be sorted (16-byte values).
-    """
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    return first[inverse.reshape(-1)]
-
-
 class Families:
     """Union-find over documents; the root of a family is its first member in reading order."""
 
     def __init__(self, count: int) -> None:
-        self._parents = np.arange(count)
+        self._parents = np.arange(count, dtype=np.uint32 if count < 1 << 32 else np.uint64)
 
     def root(self, number: int) -> int:
         """Return the first member of the document's family."""
         parents = self._parents
         while parents[number] != number:
             parents[number] = parents[parents[number]]
-            number = parents[number]
-        return int(number)
+            number = int(parents[number])
+        return number
 
     def join(self, first: int, second: int) -> None:
         """Make one family of two."""
         low, high = sorted((self.root(first), self.root(second)))
         self._parents[high] = low
 
-
-def near_duplicates(
-    keys: np.ndarray,
-    alive: np.ndarray,
-    threshold: float,
-    grams_of: Callable[[int], Shingles],
-    watch: Callable[[int], object] = lambda band: None,
-) -> dict[int, int]:
-    """Return {dropped document: the first one of its family}.
-
-    `keys`: band keys, shape [documents, bands]; `alive`: bool, which documents take part.
-    `grams_of(i)` reads the 5-grams of a document again; `watch(bands done)` is called for progress.
-    """
-    cached = lru_cache(maxsize=CACHED_SETS)(grams_of)
-    families = Families(len(alive))
-    present = np.flatnonzero(alive)
-
-    def is_similar(first: int, second: int) -> bool:
-        one, two = cached(first), cached(second)
-        least, most = sorted((len(one), len(two)))
-        return 0 < threshold * most <= least and jaccard(one, two) >= threshold
-
-    for band in range(keys.shape[1]):
-        for bucket in _buckets(present, keys[present, band]):
-            watch(band)
-            _connect(bucket, families, is_similar)
-    watch(keys.shape[1])
-    roots = {number: families.root(number) for number in present.tolist()}
-    return {number: root for number, root in roots.items() if root != number}
+    def later_members(self) -> Iterator[int]:
+        """Yield, in order, the documents that are not the first of their family."""
+        for start in range(0, len(self._parents), BLOCK):
+            block = self._parents[start : start + BLOCK]
+            own = np.arange(start, start + len(block), dtype=block.dtype)
+            yield from (np.flatnonzero(block != own) + start).tolist()
 
 
-def _buckets(numbers: np.ndarray, keys: np.ndarray) -> Iterator[list[int]]:
-    """Yield the documents that share a key, each group in reading order."""
-    order = np.argsort(keys, kind="stable")
-    is_new = np.diff(keys[order], prepend=~keys[order[:1]]) != 0
-    starts = np.append(np.flatnonzero(is_new), len(keys))
-    for group in np.flatnonzero(np.diff(starts) > 1).tolist():
-        yield numbers[order[starts[group] : starts[group + 1]]].tolist()
+class GramSets:
+    """The 5-grams of documents, read again where they are not among those used last."""
+
+    def __init__(self, grams_of: Callable[[int], Shingles]) -> None:
+        self._grams_of = grams_of
+        self._held: OrderedDict[int, Shingles] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, number: int) -> Shingles:
+        if number in self._held:
+            self._held.move_to_end(number)
+            return self._held[number]
+        grams = self._held[number] = self._grams_of(number)
+        self._bytes += grams.nbytes
+        while self._bytes > HELD_BYTES and len(self._held) > 1:
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return grams
 
 
-def _connect(
-    bucket: Iterable[int], families: Families, is_similar: Callable[[int, int], bool]
-) -> None:
+def connect(bucket: Sequence[int], families: Families, grams: GramSets, threshold: float) -> None:
     """Join the families of all similar pairs of a bucket; pairs of one family are not compared."""
     met: list[list[int]] = []
     for number in bucket:
@@ -155,7 +146,7 @@ def _connect(
         others = []
         for members in met:
             is_one = families.root(members[0]) == families.root(number) or any(
-                is_similar(number, other) for other in members
+                is_similar(grams[number], grams[other], threshold) for other in members
             )
             if is_one:
                 families.join(number, members[0])
@@ -163,3 +154,9 @@ def _connect(
             else:
                 others.append(members)
         met = [*others, joined]
+
+
+def is_similar(first: Shingles, second: Shingles, threshold: float) -> bool:
+    """Return whether the similarity of two sets of grams reaches the threshold; empty ones never."""
+    least, most = sorted((len(first), len(second)))
+    return 0 < threshold * most <= least and jaccard(first, second) >= threshold

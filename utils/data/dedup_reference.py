@@ -21,8 +21,8 @@ def near_duplicates_by_datasketch(
     count: int,
     threshold: float,
     watch: Callable[[], object] = lambda: None,
-) -> dict[int, int]:
-    """Return {dropped document: the first one of its family}.
+) -> Families:
+    """Return the families of near-duplicates.
 
     `texts`: (number, text) of the documents that take part, of `count` in all; `watch()` is called
     before each.
@@ -46,8 +46,7 @@ def near_duplicates_by_datasketch(
                 families.join(number, other)
         index.insert(number, sketch)
         grams[number] = own
-    roots = {number: families.root(number) for number in grams}
-    return {number: root for number, root in roots.items() if root != number}
+    return families
 
 
 def word_grams(text: str) -> Grams:

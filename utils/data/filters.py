@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.config.prepare import LanguageDetector
-from utils.data.cleaning import clean_text, split_long
+from utils.data.cleaning import clean_text, split_long, without_lines
 from utils.data.dedup import band_keys, banding, text_digest
-from utils.data.language import language_probability
+from utils.data.language import language_probabilities
+from utils.data.pii import redact
+from utils.data.quality import MEASURES, Page
 from utils.data.records import Document, row_line
 
 SAMPLE_CHARACTERS = 500
@@ -30,6 +32,12 @@ class Rules:
     language_threshold: float
     minhash_threshold: float | None
     """None: no band keys are wanted."""
+    limits: tuple[tuple[str, float | None, float | None], ...] = ()
+    """(measure, least, most) of a filter profile, in the order in which they are checked."""
+    dropped_lines: tuple[str, ...] = ()
+    """Lines that hold one of these, in any case, are removed."""
+    redact_pii: bool = False
+    """Put stand-ins in the place of e-mail addresses and public IP addresses."""
 
     @property
     def bands(self) -> int:
@@ -79,14 +87,15 @@ def refine(batch: tuple[list[Document], Rules]) -> Refined:
     """Return what is left of a batch of documents."""
     documents, rules = batch
     result = Refined()
+    cleaned = [_cleaned(document.text, rules) for document in documents]
+    reasons = _judge(cleaned, rules, result.counts)
     texts: list[str] = []
-    for document in documents:
+    for document, text, reason in zip(documents, cleaned, reasons, strict=True):
         result.counts["documents_in"] += 1
         result.counts["characters_in"] += len(document.text)
-        text = clean_text(document.text)
-        rejection = _reject(document, text, rules, result.counts)
-        if rejection is not None:
-            result.rejections.append(rejection)
+        if reason is not None:
+            beginning = text[:SAMPLE_CHARACTERS]
+            result.rejections.append(Rejection(document.id, *reason, len(text), beginning))
             result.counts["removed_by_cleaning"] += len(document.text) - len(text)
             continue
         pieces = split_long(text, rules.max_length)
@@ -110,21 +119,47 @@ def _keep(result: Refined, piece: Document) -> None:
     result.digests.append(text_digest(piece.text))
 
 
-def _reject(document: Document, text: str, rules: Rules, counts: Counter[str]) -> Rejection | None:
-    """Return why a cleaned document is dropped, or None."""
-    if len(text) < rules.min_length:
-        detail = f"{len(text)} characters, fewer than {rules.min_length}"
-        return _rejection(document, text, "too_short", detail)
+def _cleaned(text: str, rules: Rules) -> str:
+    text = clean_text(text)
+    if rules.dropped_lines:
+        text = without_lines(text, rules.dropped_lines)
+    return redact(text) if rules.redact_pii else text
+
+
+Reason = tuple[str, str]
+"""Name of the rule that a document does not meet, and how far it is from it."""
+
+
+def _judge(texts: list[str], rules: Rules, counts: Counter[str]) -> list[Reason | None]:
+    """Return why each cleaned document is dropped, or None."""
+    reasons = [_why_short(text, rules) or _why_odd(text, rules) for text in texts]
+    left = [number for number, reason in enumerate(reasons) if reason is None]
     if rules.language is None:
+        return reasons
+    chosen = [texts[number] for number in left]
+    answers = language_probabilities(chosen, rules.language, rules.language_detector)
+    for number, probability in zip(left, answers, strict=True):
+        if probability is None:
+            counts["language_unknown"] += 1
+        elif probability < rules.language_threshold:
+            detail = f"{rules.language} with probability {probability:.2f}"
+            reasons[number] = ("other_language", detail)
+    return reasons
+
+
+def _why_short(text: str, rules: Rules) -> Reason | None:
+    if len(text) >= rules.min_length:
         return None
-    probability = language_probability(text, rules.language, rules.language_detector)
-    if probability is None:
-        counts["language_unknown"] += 1
-    elif probability < rules.language_threshold:
-        detail = f"{rules.language} with probability {probability:.2f}"
-        return _rejection(document, text, "other_language", detail)
+    return "too_short", f"{len(text)} characters, fewer than {rules.min_length}"
+
+
+def _why_odd(text: str, rules: Rules) -> Reason | None:
+    """Return the first limit of the profile that a document does not keep."""
+    page = Page(text)
+    for measure, least, most in rules.limits:
+        value = MEASURES[measure](page)
+        if least is not None and value < least:
+            return measure, f"{value:.4g}, less than {least:g}"
+        if most is not None and value > most:
+            return measure, f"{value:.4g}, more than {most:g}"
     return None
-
-
-def _rejection(document: Document, text: str, reason: str, detail: str) -> Rejection:
-    return Rejection(document.id, reason, detail, len(text), text[:SAMPLE_CHARACTERS])

@@ -3,12 +3,14 @@
 Knows nothing about what is done with the answer.
 """
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+import string
+from collections.abc import Sequence
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
 from utils.config.prepare import LanguageDetector
+from utils.data.langid import language_model
 from utils.errors import ConfigError
 
 SAMPLE_CHARACTERS = 400
@@ -17,6 +19,7 @@ SURE = 0.9
 """A beginning this probable needs no second look."""
 MIN_LETTERS = 40
 """Below this many Latin letters a guess is a coin toss, so the text is kept."""
+LETTERS = string.ascii_letters.encode()
 FOREIGN_LETTER = 3
 """A letter of another script says more, by about this many Latin ones."""
 
@@ -31,73 +34,84 @@ def _langdetect() -> Any:
     return detector_factory._factory
 
 
-@lru_cache(maxsize=1)
-def _py3langid() -> Any:
-    """Return py3langid's model, its scores as probabilities."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
 def check_language(language: str, detector: LanguageDetector = "py3langid") -> None:
     """Check that `language` is an ISO code that can be detected.
 
     Raises:
         ConfigError: it is not; the message lists the codes.
     """
-    codes = _py3langid().labels if detector == "py3langid" else _langdetect().get_lang_list()
+    codes = language_model().labels if detector == "py3langid" else _langdetect().get_lang_list()
     if not any(_same(code, language) for code in codes):
-        known = ", ".join(sorted(codes))
+        known = ", ".join(sorted(set(codes)))
         raise ConfigError(
             f"language = {language!r} cannot be detected by {detector}: use one of {known}, or null"
         )
 
 
-def language_probability(
-    text: str, language: str, detector: LanguageDetector = "py3langid"
-) -> float | None:
-    """Return the probability (0 to 1) that `text` is in `language`; None: it cannot be told.
+def language_probabilities(
+    texts: Sequence[str], language: str, detector: LanguageDetector = "py3langid"
+) -> list[float | None]:
+    """Return for each text the probability (0 to 1) that it is in `language`; None: unknown.
 
     The beginning decides. Where it speaks against a long text - a table of contents, a heading in
     capitals - the middle and the end are asked too, and the median of the three counts.
     """
-    guess = partial(_probability, language=language, guesses=GUESSES[detector])
-    first = guess(text[:SAMPLE_CHARACTERS])
-    if first is None or first >= SURE or len(text) < 3 * SAMPLE_CHARACTERS:
-        return first
-    middle = (len(text) - SAMPLE_CHARACTERS) // 2
-    samples = (text[middle : middle + SAMPLE_CHARACTERS], text[-SAMPLE_CHARACTERS:])
-    answers = [first, *map(guess, samples)]
-    return median(answer for answer in answers if answer is not None)
+    answers = _ask([text[:SAMPLE_CHARACTERS] for text in texts], language, detector)
+    doubtful = [
+        number
+        for number, (text, first) in enumerate(zip(texts, answers, strict=True))
+        if first is not None and first < SURE and len(text) >= 3 * SAMPLE_CHARACTERS
+    ]
+    samples = []
+    for number in doubtful:
+        middle = (len(texts[number]) - SAMPLE_CHARACTERS) // 2
+        samples.append(texts[number][middle : middle + SAMPLE_CHARACTERS])
+        samples.append(texts[number][-SAMPLE_CHARACTERS:])
+    more = _ask(samples, language, detector)
+    for at, number in enumerate(doubtful):
+        three = (answers[number], *more[2 * at : 2 * at + 2])
+        answers[number] = median(answer for answer in three if answer is not None)
+    return answers
 
 
-Guesses = list[tuple[str, float]]
+def _ask(samples: list[str], language: str, detector: LanguageDetector) -> list[float | None]:
+    answers: list[float | None] = [None] * len(samples)
+    asked = [number for number, sample in enumerate(samples) if _can_be_told(sample)]
+    chosen = [samples[number] for number in asked]
+    found = _py3langid(chosen, language) if detector == "py3langid" else (
+        _guess_langdetect(sample, language) for sample in chosen
+    )
+    for number, answer in zip(asked, found, strict=True):
+        answers[number] = answer
+    return answers
 
 
-def _probability(sample: str, language: str, guesses: Callable[[str], Guesses]) -> float | None:
+def _can_be_told(sample: str) -> bool:
+    """Return whether there are letters enough, each of another script counting for several."""
+    if sample.isascii():
+        data = sample.encode("ascii")
+        return len(data) - len(data.translate(None, LETTERS)) >= MIN_LETTERS
     letters = [letter for letter in sample if letter.isalpha()]
-    if len(letters) + FOREIGN_LETTER * sum(letter > "\u02ff" for letter in letters) < MIN_LETTERS:
-        return None
-    found = guesses(sample)
-    return sum(share for code, share in found if _same(code, language)) if found else None
+    foreign = sum(letter > "\u02ff" for letter in letters)
+    return len(letters) + FOREIGN_LETTER * foreign >= MIN_LETTERS
 
 
-def _guess_py3langid(sample: str) -> Guesses:
-    return _py3langid().rank(sample)
+def _py3langid(samples: list[str], language: str) -> list[float]:
+    model = language_model()
+    wanted = [_same(label, language) for label in model.labels]
+    return model.probabilities(samples)[:, wanted].sum(axis=1).tolist()
 
 
-def _guess_langdetect(sample: str) -> Guesses:
+def _guess_langdetect(sample: str, language: str) -> float | None:
     from langdetect.lang_detect_exception import LangDetectException
 
     detector = _langdetect().create()
     detector.append(sample)
     try:
-        return [(guess.lang, guess.prob) for guess in detector.get_probabilities()]
+        guesses = detector.get_probabilities()
     except LangDetectException:
-        return []
-
-
-GUESSES = {"py3langid": _guess_py3langid, "langdetect": _guess_langdetect}
+        return None
+    return sum(guess.prob for guess in guesses if _same(guess.lang, language)) if guesses else None
 
 
 def _same(code: str, language: str) -> bool:

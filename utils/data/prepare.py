@@ -1,39 +1,34 @@
 """Stage 01: read and clean, deduplicate, balance, split, tokenize, write, describe.
 
 The result depends on the input and the settings only: not on the number of processes, the place or
-the time. It is built beside its place and put there whole.
+the time. It is built beside its place and put there whole. What its steps made lies in a store
+beside it, so that a run that was stopped goes on, and another one does only what differs.
 """
 
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.accounts import Outcome, statistics
 from utils.data.cards import data_card, tokenizer_card
+from utils.data.corpus import Fate
 from utils.data.decontamination import ItemSet
+from utils.data.encoding import write_shards
 from utils.data.language import check_language
 from utils.data.rejected import Rejected
-from utils.data.selection import validation_mask
-from utils.data.shards import read_dataset, token_dtype, write_split
+from utils.data.screening import decontaminate
+from utils.data.selection import split
+from utils.data.shards import read_dataset, token_dtype
 from utils.data.sources import Source, find_source
-from utils.data.spool import Spool
-from utils.data.steps import (
-    Reading,
-    balance,
-    decontaminate,
-    drop_duplicates,
-    encoded,
-    make_tokenizer,
-    rules_of,
-)
+from utils.data.steps import balance_sources, clean, drop_duplicates, make_tokenizer
+from utils.data.store import Store
 from utils.data.tokenizer import Tokenizer
 from utils.data.workers import Workers
 from utils.disk import disk_errors
@@ -48,42 +43,60 @@ from utils.files import (
     to_json,
 )
 
-PIPELINE = 3
+PIPELINE = 4
 """Raised when the same input gives another result, so that older folders are not taken for new."""
 PLACES = {
     "num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir",
+    "keep_cache",
 }  # fmt: skip
 """Settings that say where or how fast, not what; what they lead to is hashed instead."""
+NEEDED_SHARE = 3.0
+"""Disk space for the store and the result, as a multiple of the text (2.8 on docstrings)."""
 
 log = logging.getLogger(__name__)
 
 
-def prepare(cfg: PrepareConfig, protected: Sequence[ItemSet] = ()) -> Path:
+def prepare(
+    cfg: PrepareConfig, find_protected: Callable[[], Sequence[ItemSet]] = tuple
+) -> Path:
     """Prepare the corpus that `cfg` describes and return its folder; it may be there already.
 
-    `protected` texts are cut out of the training documents, where `cfg.decontaminate` is on.
+    `find_protected` returns texts that are cut out of the training documents; it is asked where
+    `cfg.decontaminate` is on, once the input is found.
 
     Raises:
         DataError: nothing usable in the input, or the folder holds something else.
         LumiError: the disk is full, another process writes there, a worker was killed.
-        Interrupted: a stop was requested; nothing was changed.
+        Interrupted: a stop was requested; what was made so far stays in the store.
     """
     folder = cfg.folder.expanduser()
     if cfg.language is not None:
         check_language(cfg.language, cfg.language_detector)
     sources = [find_source(setting, without=folder) for setting in cfg.sources]
+    protected = find_protected() if cfg.decontaminate else ()
     identity = _identity(cfg, sources, protected)
-    with one_writer(folder):
+    store = Store(folder.with_name(f".cache-{folder.name}"))
+
+    def needed_bytes() -> int:
+        return int(NEEDED_SHARE * sum(map(_size, sources))) - store.size()
+
+    with disk_errors(folder, needed_bytes), one_writer(folder):
         recover_folder(folder)
         if _is_prepared(folder, identity):
             log.info("%s is already prepared: same input, same settings", folder)
         else:
-            # Twice: the inner one tells the free space before the scratch folder is gone.
-            with disk_errors(folder), _scratch(folder) as work, disk_errors(folder):
-                summary = _build(cfg, sources, work, protected)
-                _publish(cfg, work / "result", folder, identity | summary)
+            # Once more inside, to tell the free space before the scratch folder is gone.
+            with _scratch(folder) as result, disk_errors(folder, needed_bytes):
+                summary, used = _build(cfg, sources, store, result, protected)
+                _publish(cfg, result, folder, identity | summary)
+            store.sweep(used if cfg.keep_cache else ())
         _copy_tokenizer(cfg, folder)
     return folder
+
+
+def _size(source: Source) -> int:
+    """Return the bytes of a source's texts, as far as they are known."""
+    return sum(piece.size for piece in source.pieces())
 
 
 def _identity(
@@ -91,6 +104,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Return name and hashes that tell whether the same thing was prepared before."""
     settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
+    settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
     mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
     inputs: list[Any] = [source.fingerprint() for source in sources]
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
@@ -100,9 +114,7 @@ def _identity(
         "name": cfg.name,
         "settings_hash": fingerprint([PIPELINE, settings, mixture]),
         "input_hash": fingerprint(inputs),
-        "protected": {
-            one.name: fingerprint(list(one.texts)) for one in protected if cfg.decontaminate
-        },
+        "protected": {one.name: fingerprint(list(one.texts)) for one in protected},
         "sequence_length": cfg.sequence_length,
     }
 
@@ -135,7 +147,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder` that is removed in any case."""
     work = folder.with_name(f".work-{folder.name}")
     shutil.rmtree(work, ignore_errors=True)
-    (work / "result").mkdir(parents=True)
+    work.mkdir(parents=True)
     try:
         yield work
     finally:
@@ -143,65 +155,65 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _build(
-    cfg: PrepareConfig, sources: list[Source], work: Path, protected: Sequence[ItemSet]
-) -> dict[str, Any]:
-    """Write everything but the manifest into work/result and return the manifest's other keys."""
-    result, clock = work / "result", _Clock()
+    cfg: PrepareConfig,
+    sources: list[Source],
+    store: Store,
+    result: Path,
+    protected: Sequence[ItemSet],
+) -> tuple[dict[str, Any], set[str]]:
+    """Write everything but the manifest into `result`.
+
+    Returns the manifest's other keys and the names of the stored results it was made of.
+    """
+    clock = _Clock()
     rejected = Rejected(result)
-    with Workers(cfg.num_workers) as workers, Spool(work, rules_of(cfg).bands) as spool:
-        reading = Reading(cfg, workers, rejected)
-        reading.read(sources, spool)
+    with Workers(cfg.num_workers) as workers:
+        corpus, counts = clean(cfg, sources, store, workers, rejected)
         clock.lap("read and clean")
-        alive = drop_duplicates(cfg, spool, rejected)
+        drop_duplicates(cfg, corpus, rejected)
         clock.lap("deduplicate")
-        alive = balance(spool, alive, [source.weight for source in cfg.sources], rejected)
-        kept = np.flatnonzero(alive)
-        _check_enough(kept, reading.counts, rejected)
-        validation = validation_mask(spool.digests[kept, 0], cfg.train_ratio)
-        parts = {"train": kept[~validation], "val": kept[validation]}
+        balance_sources(corpus, [source.weight for source in cfg.sources], rejected)
+        _check_enough(corpus.num_kept, counts, rejected)
+        split(corpus, cfg.train_ratio)
         found = None
         if cfg.decontaminate:
-            found = decontaminate(protected, spool, parts, work, workers, rejected)
-            kept = np.sort(np.concatenate(list(parts.values())))
-            _check_enough(parts["train"], reading.counts, rejected, least=1)
+            found = decontaminate(corpus, protected, store, workers, rejected)
+            _check_enough(corpus.count(Fate.TRAIN), counts, rejected, least=1)
             clock.lap("decontaminate")
         rejected.close()
-        tokenizer, trained_on = make_tokenizer(cfg, spool, parts["train"], result / "tokenizer")
+        tokenizer, trained_on = make_tokenizer(cfg, corpus, store, result / "tokenizer")
         clock.lap("tokenizer")
-        splits = {
-            split: write_split(
-                result, split, encoded(spool, part, result / "tokenizer", workers), cfg.shard_tokens
-            )
-            for split, part in parts.items()
-        }
+        splits = write_shards(
+            corpus, result / "tokenizer", store, workers, result, cfg.shard_tokens
+        )
         clock.lap("encode and write")
-        outcome = Outcome(
-            cfg, sources, reading.counts, rejected, spool, kept, splits, tokenizer, trained_on,
-            found,
-        )  # fmt: skip
-        _describe(outcome, result)
+    outcome = Outcome(
+        cfg, sources, counts, rejected, corpus, splits, tokenizer, trained_on, found
+    )  # fmt: skip
+    _describe(outcome, result)
     log.info("seconds: %s", clock)
-    return {
+    summary = {
         "tokenizer_sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "token_dtype": token_dtype(tokenizer.vocab_size),
         "splits": splits,
     }
+    return summary, corpus.results
 
 
 def _check_enough(
-    kept: np.ndarray, counts: dict[str, int], rejected: Rejected, least: int = 2
+    kept: int, counts: dict[str, int], rejected: Rejected, least: int = 2
 ) -> None:
     """Refuse a corpus that cannot give two splits, with everything that was dropped and why."""
-    if len(kept) >= least:
+    if kept >= least:
         return
     reasons = [f"{count} {reason}" for reason, count in sorted(rejected.documents.items())]
     if rejected.first_bad is not None:
         bad = rejected.first_bad
-        place = f"{bad.file}:{bad.line}" if bad.line else bad.file
-        reasons.append(f"{rejected.bad_lines} bad (first: {place}: {bad.reason})")
+        place = f"{bad['file']}:{bad['line']}" if bad["line"] else bad["file"]
+        reasons.append(f"{rejected.bad_lines} bad (first: {place}: {bad['reason']})")
     lost = f" ({', '.join(reasons)})" if reasons else ""
-    left = f"{len(kept) or 'no'} document left of {counts['documents_in'] + rejected.bad_lines}"
+    left = f"{kept or 'no'} document left of {counts['documents_in'] + rejected.bad_lines}"
     raise DataError(
         f"{left}{lost}: "
         "two are needed, one to train and one to validate; add text, lower --min_length or "
@@ -224,7 +236,7 @@ def _settings(cfg: PrepareConfig) -> dict[str, Any]:
     So the folder is the same bytes wherever, and on however many cores, it was made.
     """
     settings = cfg.resolved()
-    for key in ("num_workers", "output_dir"):
+    for key in ("num_workers", "output_dir", "keep_cache"):
         del settings[key]
     for section in (settings, *settings["mix_datasets"]):
         for key in ("input_path", "tokenizer_path", "eval_data_dir"):

@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import orjson
+
 from utils.data.cleaning import html_to_text
+from utils.data.pieces import Piece, piece_blocks
 from utils.data.records import BadLine, Document, row_id, row_text
 from utils.data.streams import TornFile, decode_line, read_blocks, read_lines, text_blocks
 
@@ -41,15 +44,40 @@ def is_supported(path: Path) -> bool:
     return file_kind(path) in READERS
 
 
+class _Bad:
+    """A line that could not be read."""
+
+    def __init__(self, reason: str, characters: int = 0) -> None:
+        self.reason = reason
+        self.characters = characters
+
+
+Found = Iterator[tuple[int, "_Bad | tuple[str, str]"]]
+"""(line, (own id or "", text)) or (line, what is wrong with it)."""
+Lines = Iterator[tuple[int, "bytes | _Bad"]]
+
+
 def read_file(path: Path, name: str, source: str, text_key: str) -> Records:
     """Yield the documents of one file; `name` is its name in ids and messages.
 
     A file whose suffix is unknown is read as plain text.
     """
     reader = READERS.get(file_kind(path), _read_text)
+    return _records(reader(path, text_key), name, source)
+
+
+def read_piece(piece: Piece, source: str, text_key: str) -> Records:
+    """Yield the documents of a piece of a file as `read_file` does."""
+    if piece.end is None:
+        return read_file(Path(piece.path), piece.name, source, text_key)
+    lines = _numbered(piece_blocks(piece), piece.first_line)
+    return _records(_rows(lines, text_key), piece.name, source)
+
+
+def _records(rows: Found, name: str, source: str) -> Records:
     last = 0
     try:
-        for line, found in reader(path, text_key):
+        for line, found in rows:
             last = line
             if isinstance(found, _Bad):
                 yield BadLine(name, line, found.reason, found.characters)
@@ -63,20 +91,12 @@ def read_file(path: Path, name: str, source: str, text_key: str) -> Records:
         yield BadLine(name, last, f"cannot be read: {error.strerror or error}")
 
 
-class _Bad:
-    """A line that could not be read."""
-
-    def __init__(self, reason: str, characters: int = 0) -> None:
-        self.reason = reason
-        self.characters = characters
+def _lines(path: Path, *, rows: bool = False) -> Lines:
+    return _numbered(text_blocks(path, rows=rows))
 
 
-Found = Iterator[tuple[int, "_Bad | tuple[str, str]"]]
-"""(line, (own id or "", text)) or (line, what is wrong with it)."""
-
-
-def _lines(path: Path, *, rows: bool = False) -> Iterator[tuple[int, "bytes | _Bad"]]:
-    for number, line in read_lines(text_blocks(path, rows=rows)):
+def _numbered(blocks: Iterator[bytes], first: int = 1) -> Lines:
+    for number, line in read_lines(blocks, first):
         if isinstance(line, int):
             yield number, _Bad(f"line of {line / 2**20:.0f} MiB (16 MiB at most)", line)
         else:
@@ -84,7 +104,11 @@ def _lines(path: Path, *, rows: bool = False) -> Iterator[tuple[int, "bytes | _B
 
 
 def _read_jsonl(path: Path, text_key: str) -> Found:
-    for number, line in _lines(path, rows=True):
+    return _rows(_lines(path, rows=True), text_key)
+
+
+def _rows(lines: Lines, text_key: str) -> Found:
+    for number, line in lines:
         if isinstance(line, _Bad):
             yield number, line
         elif line.strip():
@@ -93,7 +117,7 @@ def _read_jsonl(path: Path, text_key: str) -> Found:
 
 def _parse_row(line: bytes, text_key: str) -> "_Bad | tuple[str, str]":
     try:
-        return _row(json.loads(line.decode("utf-8")), text_key)
+        return _row(_parsed(line), text_key)
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 (byte {error.start})"
     except json.JSONDecodeError as error:
@@ -103,6 +127,14 @@ def _parse_row(line: bytes, text_key: str) -> "_Bad | tuple[str, str]":
     except ValueError as error:
         reason = str(error).split(";")[0]
     return _Bad(reason, len(line))
+
+
+def _parsed(line: bytes) -> object:
+    """Return the value of a JSON line; the standard parser takes more (NaN) and says what is wrong."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line.decode("utf-8"))
 
 
 def _row(row: object, text_key: str) -> tuple[str, str]:

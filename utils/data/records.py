@@ -3,9 +3,10 @@
 Knows nothing about formats.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 MAX_NAMED_KEYS = 8
 """Keys listed in the reason of a row without the wanted one."""
@@ -42,7 +43,11 @@ class SkippedFile:
 
 def row_line(row: dict[str, str]) -> bytes:
     """Return a row as the JSON line that is stored, with its line end."""
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # a lone surrogate in an id
+        fields = {key: value.encode("utf-8", "replace").decode() for key, value in row.items()}
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def row_text(row: object, text_key: str) -> str:

@@ -6,11 +6,9 @@ Knows nothing about why a document is rejected.
 import json
 from collections import Counter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from utils.data.records import BadLine
-
-SAMPLES_PER_REASON = 100
+from utils.data.cleaned import SAMPLES_PER_REASON
 
 
 class Rejected:
@@ -25,14 +23,31 @@ class Rejected:
         self._marked: Counter[str] = Counter()
         self.bad_lines = 0
         self.bad_characters = 0
-        self.first_bad: BadLine | None = None
+        self.first_bad: dict[str, Any] | None = None
 
     def drop(self, reason: str, characters: int, record: dict[str, str | int]) -> None:
         """Count a dropped document; the first hundred of a reason are written down."""
-        self.documents[reason] += 1
+        if self.documents[reason] < SAMPLES_PER_REASON:
+            self.write(reason, record)
+        self.count(reason, 1, characters)
+
+    def count(self, reason: str, documents: int, characters: int) -> None:
+        """Count dropped documents."""
+        self.documents[reason] += documents
         self.characters[reason] += characters
-        if self.documents[reason] <= SAMPLES_PER_REASON:
-            self._write(reason, record)
+
+    def merge(self, unit: dict[str, Any]) -> None:
+        """Take over what a unit's record says of rejected documents and bad lines."""
+        for reason, samples in unit["samples"].items():
+            for record in samples[: max(SAMPLES_PER_REASON - self.documents[reason], 0)]:
+                self.write(reason, record)
+        for reason, (documents, characters) in unit["dropped"].items():
+            self.count(reason, documents, characters)
+        for bad in unit["bad"]:
+            self.bad_lines += 1
+            self.bad_characters += bad["bytes"]
+            self.first_bad = self.first_bad or bad
+            self.write("bad_lines", bad)
 
     def cut(self, reason: str, characters: int, records: list[dict[str, str | int]]) -> None:
         """Count what was cut out of a document that stays; the first parts are written down."""
@@ -45,17 +60,10 @@ class Rejected:
         for record in records:
             self._marked[name] += 1
             if self._marked[name] <= SAMPLES_PER_REASON:
-                self._write(name, record)
+                self.write(name, record)
 
-    def bad(self, line: BadLine) -> None:
-        """Count and write down a line, row or file that could not be read."""
-        self.bad_lines += 1
-        self.bad_characters += line.characters
-        self.first_bad = self.first_bad or line
-        record = {"file": line.file, "line": line.line, "reason": line.reason}
-        self._write("bad_lines", record | {"bytes": line.characters})
-
-    def _write(self, name: str, record: dict[str, str | int]) -> None:
+    def write(self, name: str, record: dict[str, str | int]) -> None:
+        """Write down something without counting it."""
         if name not in self._files:
             self._files[name] = (self._folder / f"{name}.jsonl").open("wb")
         line = json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,69 +1,121 @@
-"""Which of the cleaned documents stay, and in which split each lands. Pure functions of arrays.
+"""Which of the documents stay, in which split each lands, and which the tokenizer is trained on.
 
-Knows nothing about files.
+Each decision is a limit on a rank, a hash of the document's own text, so it is a fair sample that
+depends on the text and the sums only. Knows nothing about files.
 """
+
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from utils.data.cleaned import Cleaned
+from utils.data.corpus import Corpus, Fate
 
-def balance_mixture(
-    alive: np.ndarray,
-    origins: np.ndarray,
-    characters: np.ndarray,
-    ranks: np.ndarray,
-    weights: list[float],
-) -> np.ndarray:
-    """Return which documents stay so that the sources have the wanted shares of the characters.
+BINS = 1 << 16
+BIN_SHIFT = np.uint64(64 - 16)
+RANKS = 2.0**64
+MAX_RANK = (1 << 64) - 1
+
+Block = tuple[np.ndarray, np.ndarray]
+"""Ranks (uint64) and lengths in characters of some documents."""
+
+
+def balance(corpus: Corpus, weights: list[float]) -> None:
+    """Drop documents so that the sources have the wanted shares of the characters.
 
     Nothing is repeated: the source that is scarcest for its weight keeps everything, the others
-    keep the documents with the lowest `ranks` (hashes of their text, so a fair sample). Per
-    document: `alive` bool, `origins` number of its source, `characters`, `ranks`.
+    keep the documents with the lowest ranks.
     """
-    held = np.array(
-        [characters[alive & (origins == source)].sum() for source in range(len(weights))], float
-    )
-    shares = np.array(weights) / sum(weights)
+    held = np.zeros(len(weights))
+    for unit, fates in corpus.parts():
+        held[unit.origin] += unit.column("characters")[fates == Fate.TRAIN].sum()
     present = held > 0
     if present.sum() < 2:
-        return alive
+        return
+    shares = np.array(weights) / sum(weights)
     total = (held[present] / shares[present]).min()
-    stays = np.zeros_like(alive)
-    for source in range(len(weights)):
-        numbers = np.flatnonzero(alive & (origins == source))
-        numbers = numbers[np.argsort(ranks[numbers], kind="stable")]
-        ends = np.cumsum(characters[numbers])
-        # Half of a document over or under is closest to the wanted share; at least one stays.
-        fits = ends - characters[numbers] / 2 <= total * shares[source] * (1 + 1e-12)
-        fits[:1] = True
-        stays[numbers[fits]] = True
-    return stays
+    for source in np.flatnonzero(present).tolist():
+        limit = rank_limit(lambda: _blocks(corpus, source), total * shares[source])
+        for unit, fates in corpus.parts():
+            if unit.origin == source:
+                over = (fates == Fate.TRAIN) & (unit.column("digests")[:, 0] > np.uint64(limit))
+                fates[over] = Fate.OVER_MIXTURE_WEIGHT
 
 
-def validation_mask(ranks: np.ndarray, train_ratio: float) -> np.ndarray:
-    """Return which documents are for validation: those whose hash lies above `train_ratio`.
+def _blocks(corpus: Corpus, source: int) -> Iterator[Block]:
+    for unit, fates in corpus.parts():
+        if unit.origin == source:
+            alive = fates == Fate.TRAIN
+            yield unit.column("digests")[alive, 0], unit.column("characters")[alive]
+
+
+def rank_limit(blocks: Callable[[], Iterable[Block]], wanted: float) -> int:
+    """Return the highest rank kept so that about `wanted` characters are.
+
+    Half of a document over or under is closest to the wanted share; at least one stays. The blocks
+    are read twice and never all in memory.
+    """
+    wanted *= 1 + 1e-12
+    sums = np.zeros(BINS)
+    for ranks, characters in blocks():
+        sums += np.bincount((ranks >> BIN_SHIFT).astype(np.int64), characters, BINS)
+    before = np.cumsum(sums) - sums
+    occupied = np.flatnonzero(sums)
+    found = int(np.searchsorted(before[occupied], wanted)) - 1
+    at = int(occupied[max(found, 0)])
+    inside = [
+        (ranks[chosen], characters[chosen])
+        for ranks, characters in blocks()
+        for chosen in [ranks >> BIN_SHIFT == np.uint64(at)]
+    ]
+    ranks, characters = (np.concatenate(part) for part in zip(*inside, strict=True))
+    order = np.argsort(ranks, kind="stable")
+    middles = before[at] + np.cumsum(characters[order]) - characters[order] / 2
+    fits = int(np.count_nonzero(middles <= wanted))
+    if not fits and at > occupied[0]:
+        return (at << int(BIN_SHIFT)) - 1
+    return int(ranks[order[max(fits, 1) - 1]])
+
+
+def split(corpus: Corpus, train_ratio: float) -> None:
+    """Give the documents whose rank lies above `train_ratio` to the validation split.
 
     A document's place depends on its own text only, so more data moves nothing from one split to
-    the other. Of a corpus too small for that, the document with the highest (lowest) hash is moved
+    the other. Of a corpus too small for that, the document with the highest (lowest) rank is moved
     so that neither split is empty; this needs two documents.
-
-    `ranks`: 64-bit hashes of the kept documents, shape [documents].
     """
-    mask = ranks.astype(np.float64) / 2.0**64 >= train_ratio
-    if len(mask) < 2:
-        return mask
-    if not mask.any():
-        mask[np.argmax(ranks)] = True
-    elif mask.all():
-        mask[np.argmin(ranks)] = False
-    return mask
+    highest, lowest = (-1, -1), (MAX_RANK + 1, -1)
+    start = 0
+    for unit, fates in corpus.parts():
+        numbers = np.flatnonzero(fates == Fate.TRAIN)
+        if len(numbers):
+            ranks = unit.column("digests")[numbers, 0]
+            fates[numbers[ranks.astype(np.float64) / RANKS >= train_ratio]] = Fate.VALIDATION
+            top, bottom = int(ranks.argmax()), int(ranks.argmin())
+            highest = max(highest, (int(ranks[top]), start + int(numbers[top])))
+            lowest = min(lowest, (int(ranks[bottom]), start + int(numbers[bottom])))
+        start += len(fates)
+    train, validation = corpus.count(Fate.TRAIN), corpus.count(Fate.VALIDATION)
+    if train + validation < 2:
+        return
+    if not validation:
+        corpus.fates[highest[1]] = Fate.VALIDATION
+    elif not train:
+        corpus.fates[lowest[1]] = Fate.TRAIN
 
 
-def sample_mask(ranks: np.ndarray, characters: np.ndarray, budget: int) -> np.ndarray:
-    """Return a fair sample of about `budget` characters (all documents where these are fewer)."""
-    total = int(characters.sum())
-    if total <= budget:
-        return np.ones(len(ranks), bool)
-    mask = ranks.astype(np.float64) / 2.0**64 < budget / total
-    if len(mask) and not mask.any():
-        mask[np.argmin(ranks)] = True
-    return mask
+def sample(corpus: Corpus, budget: int) -> Iterator[tuple[Cleaned, np.ndarray]]:
+    """Yield units with the training documents of a fair sample of about `budget` characters.
+
+    All of them where these are fewer, and one at least. Its ranks are those of another hash than
+    the one that splits.
+    """
+    total, lowest = 0, MAX_RANK
+    for unit, fates in corpus.parts():
+        chosen = fates == Fate.TRAIN
+        total += int(unit.column("characters")[chosen].sum())
+        lowest = min([lowest, *unit.column("digests")[chosen, 1].tolist()])
+    limit = MAX_RANK if total <= budget else max(int(RANKS * budget / total), lowest)
+    for unit, fates in corpus.parts():
+        numbers = np.flatnonzero(fates == Fate.TRAIN)
+        yield unit, numbers[unit.column("digests")[numbers, 1] <= np.uint64(limit)]

@@ -6,15 +6,13 @@ Knows nothing about how documents were chosen.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self, overload
 
 import numpy as np
 
-from utils.data.tokenizer import EOS_ID, Tokenizer
 from utils.errors import DataError
 from utils.files import MANIFEST, folder_damage, read_json
 
@@ -33,52 +31,21 @@ class Encoded:
     """A batch of documents as ids."""
 
     lines: list[bytes]
+    """The documents as they stand in the text shards."""
     ids: np.ndarray
     """Of all documents in turn, each followed by `</s>`."""
-    lengths: list[int]
+    lengths: np.ndarray
     """Tokens of each document, `</s>` included."""
-    text_bytes: list[int]
+    text_bytes: np.ndarray
     """UTF-8 bytes of each document's text."""
 
 
-def encode_lines(batch: tuple[str, list[bytes]]) -> Encoded:
-    """Encode stored JSON lines with the tokenizer in a folder (for a worker process)."""
-    folder, lines = batch
-    tokenizer = _tokenizer(folder)
-    dtype = DTYPES[token_dtype(tokenizer.vocab_size)]
-    rows = []
-    text_bytes = []
-    for line in lines:
-        text = json.loads(line)["text"]
-        rows.append(np.array([*tokenizer.encode(text), EOS_ID], dtype))
-        text_bytes.append(len(text.encode("utf-8")))
-    ids = np.concatenate(rows) if rows else np.empty(0, dtype)
-    return Encoded(lines, ids, [len(row) for row in rows], text_bytes)
-
-
-@lru_cache(maxsize=2)
-def _tokenizer(folder: str) -> Tokenizer:
-    return Tokenizer.load(Path(folder))
-
-
-def write_split(
-    folder: Path, split: str, batches: Iterable[Encoded], shard_tokens: int
-) -> dict[str, Any]:
-    """Write the shards of a split and return its entry for the manifest.
+class SplitWriter:
+    """Writes the shards of a split; `summary` is its entry for the manifest.
 
     A new shard begins after the document with which `shard_tokens` is reached.
     """
-    (folder / "tokens").mkdir(parents=True, exist_ok=True)
-    writer = _SplitWriter(folder, split, shard_tokens)
-    try:
-        for batch in batches:
-            writer.write(batch)
-    finally:
-        writer.close()
-    return writer.summary
 
-
-class _SplitWriter:
     def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
         self.summary: dict[str, Any] = {
             "documents": 0,
@@ -93,24 +60,33 @@ class _SplitWriter:
         self._files: list[BinaryIO] = []
         self._end = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._close()
+
     def write(self, batch: Encoded) -> None:
-        start = 0
-        for line, length, text_bytes in zip(
-            batch.lines, batch.lengths, batch.text_bytes, strict=True
-        ):
+        """Append documents."""
+        ends = np.cumsum(batch.lengths, dtype=np.int64)
+        first, begin = 0, 0
+        while first < len(ends):
             if not self._files:
                 self._open()
+            full = begin + self._shard_tokens - self._end
+            last = min(int(np.searchsorted(ends, full)) + 1, len(ends))
+            end = int(ends[last - 1])
             text, tokens, offsets = self._files
-            text.write(line)
-            tokens.write(batch.ids[start : start + length].tobytes())
-            start += length
-            self._end += length
-            offsets.write(np.array([self._end], "<u8").tobytes())
-            self.summary["documents"] += 1
-            self.summary["tokens"] += length
-            self.summary["text_bytes"] += text_bytes
+            text.writelines(batch.lines[first:last])
+            tokens.write(batch.ids[begin:end].tobytes())
+            offsets.write((ends[first:last] + (self._end - begin)).astype("<u8").tobytes())
+            self._end += end - begin
+            first, begin = last, end
             if self._end >= self._shard_tokens:
-                self.close()
+                self._close()
+        self.summary["documents"] += len(ends)
+        self.summary["tokens"] += begin
+        self.summary["text_bytes"] += int(batch.text_bytes.sum(dtype=np.int64))
 
     def _open(self) -> None:
         name = f"{self._split}_{len(self.summary['text_shards']):05d}"
@@ -121,7 +97,7 @@ class _SplitWriter:
         self.summary["text_shards"].append(names[0])
         self.summary["token_shards"].append(names[1])
 
-    def close(self) -> None:
+    def _close(self) -> None:
         for file in self._files:
             file.close()
         self._files = []

@@ -9,13 +9,14 @@ Legend: D texts, P code points of all of them, W words, G grams.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 NGRAM = 5
-WORD = re.compile(r"\w")
+WORD, WORDS = re.compile(r"\w"), re.compile(r"\w+")
+DOTTED_I = "\u0130"
 SOLO_SCRIPTS = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
 SOLO = re.compile(f"[{SOLO_SCRIPTS}]")
 CODE_POINTS = 0x110000
@@ -28,6 +29,8 @@ MIX = np.array(
 )  # fmt: skip
 """Odd 64-bit constants: word hashes are combined in order, so that word order matters."""
 HALF = np.uint64(32)
+BATCH_CHARACTERS = 200_000
+"""Arrays of more leave the processor's cache."""
 
 Shingles = np.ndarray
 """Sorted distinct hashes of one text's grams, uint64."""
@@ -36,6 +39,22 @@ Shingles = np.ndarray
 def shingles(text: str) -> Shingles:
     """Return the distinct grams of one text."""
     return np.unique(gram_hashes([text])[0])
+
+
+def batches_by_script(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield numbers of texts that are best hashed together: ASCII or not, and not too many."""
+    for wanted in (True, False):
+        batch: list[int] = []
+        size = 0
+        for number, text in enumerate(texts):
+            if text.isascii() is wanted:
+                batch.append(number)
+                size += len(text)
+            if size >= BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
 
 def gram_hashes(
@@ -82,25 +101,12 @@ def _within(counts: np.ndarray) -> np.ndarray:
 def _word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return a hash of each word (uint64 [W]) and the number of words of each text (int64 [D])."""
     joined = "\n".join(texts)  # a separator between two texts ends a word
-    if joined.isascii():
-        points = np.frombuffer(joined.encode("ascii"), np.uint8)
-    else:
-        points = np.frombuffer(joined.encode("utf-32-le", "replace"), "<u4")
-    folded, solo = _tables()
-    values = folded[points]
-    is_word = np.zeros(len(points) + 2, bool)
-    is_word[1:-1] = values != 0
-    alone = np.zeros(len(points) + 2, bool)
-    if points.itemsize > 1:
-        alone[1:-1] = solo[points]
-    border = (is_word[1:] != is_word[:-1]) | alone[1:] | alone[:-1]
-    borders = np.flatnonzero(border)
-    begins = borders[is_word[1:][borders]]
-    ends = borders[is_word[:-1][borders]]
-    powers, inverses = _powers(1 << max(len(points), 1 << 16).bit_length())
-    sums = np.zeros(len(points) + 1, np.uint64)
-    np.cumsum(values * powers[: len(points)], out=sums[1:])
-    hashes = (sums[ends] - sums[begins]) * inverses[begins]
+    values, begins = _ascii_words(joined) if joined.isascii() else _any_words(joined)
+    up, down = powers(len(values))
+    hashes = np.empty(0, np.uint64)
+    if len(begins):
+        # What lies between two words counts nothing, so a sum may run from one to the next.
+        hashes = np.add.reduceat(up[: len(values)] * values, begins) * down[begins]
     hashes ^= hashes >> HALF
     hashes *= MIX[4]
     hashes ^= hashes >> np.uint64(29)
@@ -109,17 +115,51 @@ def _word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return hashes, np.diff(places)
 
 
+def _ascii_words(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return each character in lower case (0: no part of a word), and where words begin."""
+    values = np.frombuffer(text.encode("ascii").translate(_ascii_table()), np.uint8)
+    is_word = np.zeros(len(values) + 1, bool)
+    np.not_equal(values, 0, out=is_word[1:])
+    return values, np.flatnonzero(is_word[1:] > is_word[:-1])
+
+
+def _any_words(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same for any text; some characters are a word each."""
+    points = np.frombuffer(text.encode("utf-32-le", "replace"), "<u4")
+    folded, solo = _tables()
+    values = folded[points]
+    is_word = np.zeros(len(values) + 1, bool)
+    np.not_equal(values, 0, out=is_word[1:])
+    alone = np.zeros(len(values) + 1, bool)
+    alone[1:] = solo[points]
+    return values, np.flatnonzero(is_word[1:] & (~is_word[:-1] | alone[1:] | alone[:-1]))
+
+
+@lru_cache(maxsize=1)
+def _ascii_table() -> bytes:
+    letters = (chr(point) for point in range(128))
+    return bytes(ord(one.lower()) if WORD.match(one) else 0 for one in letters).ljust(256, b"\0")
+
+
 @lru_cache(maxsize=1)
 def _tables() -> tuple[np.ndarray, np.ndarray]:
     """Return for each code point its lower case (0: no part of a word), and whether it is alone."""
-    everything = "".join("\n" if point in SURROGATES else chr(point) for point in range(CODE_POINTS))
+    points = np.arange(CODE_POINTS, dtype="<u4")
+    points[SURROGATES.start : SURROGATES.stop] = ord("\n")
+    everything = points.tobytes().decode("utf-32-le")
     folded = np.zeros(CODE_POINTS, np.uint64)
-    for found in WORD.finditer(everything):
-        folded[found.start()] = ord(found[0].lower()[0])
+    for found in WORDS.finditer(everything):
+        lower = found[0].replace(DOTTED_I, "i").lower()  # all others stay one character
+        folded[slice(*found.span())] = np.frombuffer(lower.encode("utf-32-le"), "<u4")
     solo = np.zeros(CODE_POINTS, bool)
     solo[[found.start() for found in SOLO.finditer(everything)]] = True
     folded[solo] = np.flatnonzero(solo)
     return folded, solo
+
+
+def powers(least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return MULTIPLIER^i and its inverse modulo 2^64, uint64 each, for i up to `least` or more."""
+    return _powers(1 << max(least, 1 << 16).bit_length())
 
 
 @lru_cache(maxsize=2)
@@ -127,11 +167,11 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return MULTIPLIER^i and its inverse modulo 2^64 for i < count, uint64 each."""
     pair = []
     for base in (MULTIPLIER, pow(MULTIPLIER, -1, 1 << 64)):
-        powers = np.ones(count, np.uint64)
+        row = np.ones(count, np.uint64)
         size = 1
         while size < count:  # doubling: powers of the second half are those of the first x base^size
             step = min(size, count - size)
-            powers[size : size + step] = powers[:step] * np.uint64(pow(base, size, 1 << 64))
+            row[size : size + step] = row[:step] * np.uint64(pow(base, size, 1 << 64))
             size *= 2
-        pair.append(powers)
+        pair.append(row)
     return pair[0], pair[1]

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import xxhash
-
 from utils.config.prepare import MixtureSource
-from utils.data.readers import ARTICLE_TITLE, READERS, is_supported, read_file
+from utils.data.pieces import Piece, file_pieces
+from utils.data.readers import ARTICLE_TITLE, READERS, file_kind, is_supported, read_file
 from utils.data.records import BadLine, Document, SkippedFile, row_id, row_text
-from utils.data.streams import BLOCK_BYTES
 from utils.errors import DataError
 
 BUILT_IN = "pydocs"
@@ -36,7 +34,7 @@ ALIASES: dict[str, tuple[str, str | None]] = {
 }
 """Short names of hub data sets, with the configuration that is meant."""
 
-Records = Iterator[Document | BadLine | SkippedFile]
+Records = Iterator[Document | BadLine]
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +51,7 @@ class Source:
     skipped: list[SkippedFile] = field(default_factory=list)
     revision: str | None = None
     """Commit of a hub data set, known once it is read."""
+    _pieces: list[Piece] | None = None
 
     @property
     def label(self) -> str:
@@ -74,7 +73,17 @@ class Source:
             return [self.kind, cache_key(None)]
         if self.kind == "hub":
             return [self.kind, self.place, self.config, self.setting.input_split]
-        return [self.kind, [[self.file_name(path), _file_hash(path)] for path in self.files]]
+        return [self.kind, [[piece.name, piece.digest] for piece in self.pieces()]]
+
+    def pieces(self) -> list[Piece]:
+        """Return the pieces of all files in order; every byte is read the first time."""
+        if self._pieces is None:
+            self._pieces = [
+                piece
+                for path in self.files
+                for piece in file_pieces(path, self.file_name(path), file_kind(path))
+            ]
+        return self._pieces
 
 
 def find_source(setting: MixtureSource, without: Path | None = None) -> Source:
@@ -129,17 +138,6 @@ def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if name[0] != ".")
 
 
-def _file_hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
-    return digest.hexdigest()
-
-
 def iter_source(source: Source, text_key: str = "text", num_workers: int | None = None) -> Records:
     """Yield what a source holds, at most `max_samples` documents of it.
 
@@ -175,7 +173,6 @@ def _pydocs(num_workers: int | None) -> Records:
 
 
 def _files(source: Source, text_key: str) -> Records:
-    yield from source.skipped
     for path in source.files:
         yield from read_file(path, source.file_name(path), source.setting.name, text_key)
 

@@ -5,45 +5,44 @@ Each takes what the earlier ones made and gives the next what it needs; none kno
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
-from utils.data.dedup import exact_duplicates, near_duplicates
+from utils.data.cleaned import Cleaned, clean_unit
+from utils.data.corpus import Corpus, Fate
+from utils.data.dedup import Families
 from utils.data.dedup_reference import near_duplicates_by_datasketch
-from utils.data.decontamination import (
-    Findings,
-    ItemSet,
-    Protected,
-    Screened,
-    screen_lines,
-)
-from utils.data.filters import Refined, Rules, refine
-from utils.data.records import BadLine, Document
-from utils.data.rejected import Rejected
-from utils.data.selection import balance_mixture, sample_mask
-from utils.data.shards import Encoded, encode_lines
-from utils.data.shingling import shingles
-from utils.data.sources import Source, fetch, iter_source
-from utils.data.spool import Spool
-from utils.data.tokenizer import Tokenizer, save_hf_tokenizer, train_tokenizer
+from utils.data.duplicates import exact_families, mark, near_families
+from utils.data.filters import Rules
+from utils.data.rejected import SAMPLES_PER_REASON, Rejected
+from utils.data.selection import balance, sample
+from utils.data.sources import Source, fetch
+from utils.data.store import Store, array_digest
+from utils.data.tokenizer import MODEL_FILE, Tokenizer, save_hf_tokenizer, train_tokenizer
+from utils.data.units import Unit, iter_units
 from utils.data.workers import Workers, check_stop
 from utils.errors import DataError
+from utils.files import fingerprint
 from utils.log import progress
 
-BATCH_CHARACTERS = 400_000
-"""About this much text goes to a worker at a time."""
 TOKENIZER_CHARACTERS = 20_000_000
 """Text the tokenizer is trained on at most: twice as much makes tokens 0.1 % longer."""
+TRAINING = 1
+"""Raised when the same text gives another tokenizer."""
+SAMPLE_CHARACTERS = 500
+"""Beginning of a dropped document that is written down."""
 
 log = logging.getLogger(__name__)
 
 
 def rules_of(cfg: PrepareConfig) -> Rules:
     """Return the part of the settings that cleaning needs."""
+    profile = load_profile(cfg.filter_profile)
     return Rules(
         cfg.min_length,
         cfg.max_length,
@@ -51,170 +50,103 @@ def rules_of(cfg: PrepareConfig) -> Rules:
         cfg.language_detector,
         cfg.language_threshold,
         cfg.minhash_threshold if cfg.use_minhash and cfg.dedup_engine == "rensa" else None,
+        tuple((limit.measure, limit.min, limit.max) for limit in profile.limits),
+        tuple(line.lower() for line in profile.dropped_lines),
+        cfg.redact_pii,
     )
 
 
-class Reading:
-    """Reads every source through the workers into the spool."""
-
-    def __init__(self, cfg: PrepareConfig, workers: Workers, rejected: Rejected) -> None:
-        self.counts: Counter[str] = Counter()
-        self._cfg = cfg
-        self._workers = workers
-        self._rejected = rejected
-
-    def read(self, sources: list[Source], spool: Spool) -> None:
-        """Clean every document of the sources, in order, into `spool`."""
-        for source in sources:
-            fetch(source, self._cfg.num_workers)
-        with progress("reading and cleaning") as task:
-            for origin, source in enumerate(sources):
-                batches = self._batches(source)
-                for refined in self._workers.map(refine, batches):
-                    self._take(refined)
-                    spool.add(refined, origin)
-                    task.advance(
-                        refined.counts["documents_in"], f"{len(spool):,} kept from {source.label}"
-                    )
-        spool.finish()
-
-    def _batches(self, source: Source) -> Iterator[tuple[list[Document], Rules]]:
-        rules = rules_of(self._cfg)
-        batch: list[Document] = []
-        characters = 0
-        for record in iter_source(source, self._cfg.text_key, self._cfg.num_workers):
-            if isinstance(record, BadLine):
-                self._rejected.bad(record)
-            elif isinstance(record, Document):
-                batch.append(record)
-                characters += len(record.text) + 100
-            if characters >= BATCH_CHARACTERS:
-                yield batch, rules
-                batch, characters = [], 0
-        if batch:
-            yield batch, rules
-
-    def _take(self, refined: Refined) -> None:
-        self.counts.update(refined.counts)  # `+=` would lose negative counts
-        for rejection in refined.rejections:
-            self._rejected.drop(rejection.reason, rejection.characters, rejection.record())
+def clean(
+    cfg: PrepareConfig, sources: list[Source], store: Store, workers: Workers, rejected: Rejected
+) -> tuple[Corpus, Counter[str]]:
+    """Clean every document of the sources, in order; return the corpus and what was counted."""
+    for source in sources:
+        fetch(source, cfg.num_workers)
+    counts: Counter[str] = Counter()
+    cleaned: list[Cleaned] = []
+    kept = 0
+    units, sent = tee(_units(cfg, sources))
+    with progress("reading and cleaning") as task:
+        done = workers.map(clean_unit, ((str(store.folder), unit) for unit in sent))
+        for name, unit in zip(done, units, strict=True):
+            record = store.record(name)
+            cleaned.append(Cleaned(store, name, unit.origin, record["documents"]))
+            counts.update(record["counts"])  # `+=` would lose negative counts
+            rejected.merge(record)
+            kept += record["documents"]
+            label = sources[unit.origin].label
+            task.advance(record["counts"].get("documents_in", 0), f"{kept:,} kept from {label}")
+    return Corpus(cleaned), counts
 
 
-def drop_duplicates(cfg: PrepareConfig, spool: Spool, rejected: Rejected) -> np.ndarray:
-    """Return which documents of the spool are no repetition of an earlier one (bool)."""
-    digests = np.ascontiguousarray(spool.digests).view("V16").reshape(-1)
-    first = exact_duplicates(digests)
-    alive = first == np.arange(len(first))
-    for number in np.flatnonzero(~alive).tolist():
-        _drop(spool, number, rejected, "exact_duplicate", int(first[number]))
-    if not cfg.use_minhash:
-        return alive
-    find = _by_rensa if cfg.dedup_engine == "rensa" else _by_datasketch
-    for number, other in find(spool, alive, cfg.minhash_threshold).items():
-        alive[number] = False
-        _drop(spool, number, rejected, "near_duplicate", other)
-    return alive
+def _units(cfg: PrepareConfig, sources: list[Source]) -> Iterator[Unit]:
+    rules = rules_of(cfg)
+    for origin, source in enumerate(sources):
+        yield from iter_units(source, origin, rules, cfg.text_key, cfg.num_workers)
 
 
-def _by_rensa(spool: Spool, alive: np.ndarray, threshold: float) -> dict[int, int]:
-    with progress("near-duplicates", total=spool.keys.shape[1]) as task:
+def drop_duplicates(cfg: PrepareConfig, corpus: Corpus, rejected: Rejected) -> None:
+    """Give the documents that repeat an earlier one their fate, and write down the first of them."""
+    exact = exact_families(corpus)
+    _report(corpus, Fate.EXACT_DUPLICATE, rejected, exact)
+    if cfg.use_minhash:
+        near = _by_rensa if cfg.dedup_engine == "rensa" else _by_datasketch
+        _report(corpus, Fate.NEAR_DUPLICATE, rejected, near(cfg, corpus))
+
+
+def _by_rensa(cfg: PrepareConfig, corpus: Corpus) -> Families:
+    bands = rules_of(cfg).bands
+    with progress("near-duplicates", total=bands) as task:
 
         def watch(band: int) -> None:
             check_stop()
             task.advance(band - task.done)
 
-        return near_duplicates(
-            spool.keys, alive, threshold, lambda number: shingles(spool.row(number)["text"]), watch
-        )
+        return near_families(corpus, bands, cfg.minhash_threshold, watch)
 
 
-def _by_datasketch(spool: Spool, alive: np.ndarray, threshold: float) -> dict[int, int]:
-    numbers = np.flatnonzero(alive).tolist()
+def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:
+    numbers = np.flatnonzero(corpus.fates == Fate.TRAIN).tolist()
     with progress("near-duplicates", total=len(numbers)) as task:
 
         def watch() -> None:
             check_stop()
             task.advance()
 
-        texts = zip(numbers, spool.texts(numbers), strict=True)
-        return near_duplicates_by_datasketch(texts, len(alive), threshold, watch)
+        texts = zip(numbers, corpus.texts(Fate.TRAIN), strict=True)
+        families = near_duplicates_by_datasketch(texts, len(corpus), cfg.minhash_threshold, watch)
+    mark(corpus, families)
+    return families
 
 
-def _drop(spool: Spool, number: int, rejected: Rejected, reason: str, other: int) -> None:
-    row = spool.row(number)
-    detail = f"of {spool.row(other)['id']}"
-    _reject(row, rejected, reason, detail)
+def _report(
+    corpus: Corpus, fate: Fate, rejected: Rejected, families: Families | None = None
+) -> None:
+    """Count the documents of a fate, and write down the first of them with what they repeat."""
+    reason = fate.name.lower()
+    for number in np.flatnonzero(corpus.fates == fate)[:SAMPLES_PER_REASON].tolist():
+        row = corpus.row(number)
+        detail = "more than its source's share"
+        if families is not None:
+            detail = f"of {corpus.row(families.root(number))['id']}"
+        text = row["text"]
+        record = {"id": row["id"], "detail": detail, "characters": len(text)}
+        rejected.write(reason, record | {"text": text[:SAMPLE_CHARACTERS]})
+    for unit, fates in corpus.parts():
+        if (fates == fate).any():
+            lost = unit.column("characters")[fates == fate]
+            rejected.count(reason, len(lost), int(lost.sum()))
 
 
-def _reject(row: dict[str, str], rejected: Rejected, reason: str, detail: str) -> None:
-    text = row["text"]
-    record = {"id": row["id"], "detail": detail, "characters": len(text), "text": text[:500]}
-    rejected.drop(reason, len(text), record)
-
-
-def balance(
-    spool: Spool, alive: np.ndarray, weights: list[float], rejected: Rejected
-) -> np.ndarray:
-    """Return which documents stay so that a mixture has its wanted shares of the characters."""
-    if len(weights) < 2:
-        return alive
-    stays = balance_mixture(alive, spool.origins, spool.characters, spool.digests[:, 0], weights)
-    for number in np.flatnonzero(alive & ~stays).tolist():
-        _reject(spool.row(number), rejected, "over_mixture_weight", "more than its source's share")
-    return stays
-
-
-def decontaminate(
-    sets: Sequence[ItemSet],
-    spool: Spool,
-    parts: dict[str, np.ndarray],
-    folder: Path,
-    workers: Workers,
-    rejected: Rejected,
-) -> dict[str, Any]:
-    """Cut protected items out of the training documents, and return what was found of each set.
-
-    The validation documents are a set of their own. Documents of which nothing is left leave
-    `parts`. Hashes go into a file in `folder`, for the workers.
-    """
-    own = ItemSet("validation split", "this data set", list(spool.texts(parts["val"].tolist())))
-    every = [*sets, own]
-    report = Findings(every)
-    path = folder / "protected.safetensors"
-    Protected.of([text for one in every for text in one.texts]).save(path)
-    gone = []
-    with progress("decontaminating", total=len(parts["train"])) as task:
-        batches = (
-            (str(path), numbers, lines) for numbers, lines in line_batches(spool, parts["train"])
-        )
-        for count, screened in workers.map(screen_lines, batches):
-            task.advance(count)
-            for number, document in screened:
-                if not _cut(spool, number, document, report, rejected):
-                    gone.append(number)
-    parts["train"] = np.setdiff1d(parts["train"], gone, assume_unique=True)
-    return report.as_dict()
-
-
-def _cut(
-    spool: Spool, number: int, document: Screened, report: Findings, rejected: Rejected
-) -> bool:
-    """Replace a document by what is left of it; return whether anything is."""
-    row = spool.row(number)
-    rejected.mark("overlapping", report.records(row["id"], document.marked))
-    if not document.cut:
-        return True
-    records = report.records(row["id"], document.cut)
-    if not document.text.strip():
-        rejected.drop("contaminated", len(row["text"]), records[0])
-        return False
-    rejected.cut("contaminated", len(row["text"]) - len(document.text), records)
-    spool.replace(number, document.text)
-    return True
+def balance_sources(corpus: Corpus, weights: list[float], rejected: Rejected) -> None:
+    """Drop documents so that a mixture has its wanted shares of the characters."""
+    if len(weights) > 1:
+        balance(corpus, weights)
+        _report(corpus, Fate.OVER_MIXTURE_WEIGHT, rejected)
 
 
 def make_tokenizer(
-    cfg: PrepareConfig, spool: Spool, training: np.ndarray, folder: Path
+    cfg: PrepareConfig, corpus: Corpus, store: Store, folder: Path
 ) -> tuple[Tokenizer, int]:
     """Train a tokenizer on the training documents, or copy the one that is to be used again.
 
@@ -227,16 +159,20 @@ def make_tokenizer(
         tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser())
         save_hf_tokenizer(cfg.tokenizer_path.expanduser(), folder)
         return tokenizer, 0
-    ranks, characters = spool.digests[training, 1], spool.characters[training]
-    chosen = sample_mask(ranks, characters, TOKENIZER_CHARACTERS)
-    total = int(characters[chosen].sum())
-    log.info("training %d pieces on %.1f M characters", cfg.vocab_size, total / 1e6)
-    texts = spool.texts(training[chosen].tolist())
-    try:
-        tokenizer = train_tokenizer(_watched(texts), folder, cfg.vocab_size)
-    except DataError:
-        check_stop()  # the trainer turns an interruption of its input into an error of its own
-        raise
+    chosen = list(sample(corpus, TOKENIZER_CHARACTERS))
+    total = sum(int(unit.column("characters")[numbers].sum()) for unit, numbers in chosen)
+    content = [[unit.name, unit.cuts, array_digest(numbers)] for unit, numbers in chosen]
+    name = f"tokenizer-{fingerprint([TRAINING, cfg.vocab_size, content])}"
+    corpus.results.add(name)
+    if not store.has(name):
+        _train(cfg, chosen, total, folder)
+        model = (folder / MODEL_FILE).read_bytes()
+        store.put(name, {"model": np.frombuffer(model, np.uint8)}, None)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_bytes(store.arrays(name)["model"].tobytes())
+        save_hf_tokenizer(folder, folder)
+    tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size != cfg.vocab_size:
         raise DataError(
             f"this corpus gives only {tokenizer.vocab_size} of {cfg.vocab_size} pieces: lower "
@@ -245,35 +181,19 @@ def make_tokenizer(
     return tokenizer, total
 
 
+def _train(
+    cfg: PrepareConfig, chosen: list[tuple[Cleaned, np.ndarray]], total: int, folder: Path
+) -> None:
+    log.info("training %d pieces on %.1f M characters", cfg.vocab_size, total / 1e6)
+    texts = (text for unit, numbers in chosen for text in unit.texts(numbers.tolist()))
+    try:
+        train_tokenizer(_watched(texts), folder, cfg.vocab_size)
+    except DataError:
+        check_stop()  # the trainer turns an interruption of its input into an error of its own
+        raise
+
+
 def _watched(texts: Iterator[str]) -> Iterator[str]:
     for text in texts:
         check_stop()
         yield text
-
-
-def encoded(
-    spool: Spool, numbers: np.ndarray, tokenizer_dir: Path, workers: Workers
-) -> Iterator[Encoded]:
-    """Yield batches of documents as ids, in order."""
-
-    batches = ((str(tokenizer_dir), lines) for _, lines in line_batches(spool, numbers))
-    with progress("encoding", total=len(numbers)) as task:
-        for batch in workers.map(encode_lines, batches):
-            task.advance(len(batch.lines))
-            yield batch
-
-
-def line_batches(spool: Spool, numbers: np.ndarray) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Yield numbers and stored lines of some documents, about BATCH_CHARACTERS at a time."""
-    taken: list[int] = []
-    lines: list[bytes] = []
-    size = 0
-    for number in numbers.tolist():
-        taken.append(number)
-        lines.append(spool.line(number))
-        size += len(lines[-1])
-        if size >= BATCH_CHARACTERS:
-            yield taken, lines
-            taken, lines, size = [], [], 0
-    if lines:
-        yield taken, lines

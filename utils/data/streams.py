@@ -99,8 +99,7 @@ def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
     head = next(blocks, b"").removeprefix(codecs.BOM_UTF8)
     encoding = _encoding(head)
     if encoding is None:
-        has_rows = rows and (OBJECT_LINE.search(head) or not head.strip(b"\0"))
-        if not has_rows and (reason := _binary(head[:SNIFFED_BYTES])):
+        if reason := _why_binary(head, rows=rows):
             raise TornFile(reason)
         yield head
         yield from blocks
@@ -110,6 +109,17 @@ def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
     for block in blocks:
         yield decoder.decode(block).encode("utf-8", "replace")
     yield decoder.decode(b"", final=True).encode("utf-8", "replace")
+
+
+def is_compressed(head: bytes) -> bool:
+    """Return whether a file that begins like this is unpacked before it is read."""
+    return head.startswith((GZIP_MAGIC, ZSTD_MAGIC))
+
+
+def is_plain(head: bytes, *, rows: bool = False) -> bool:
+    """Return whether a file that begins like this is read byte for byte, as `text_blocks` would."""
+    head = head.removeprefix(codecs.BOM_UTF8)
+    return not is_compressed(head) and _encoding(head) is None and not _why_binary(head, rows=rows)
 
 
 def _encoding(head: bytes) -> str | None:
@@ -125,8 +135,11 @@ def _encoding(head: bytes) -> str | None:
     return None
 
 
-def _binary(head: bytes) -> str | None:
+def _why_binary(head: bytes, *, rows: bool) -> str | None:
     """Return why the first bytes of a file are no text, or None."""
+    if rows and (OBJECT_LINE.search(head) or not head.strip(b"\0")):
+        return None
+    head = head[:SNIFFED_BYTES]
     if not head:
         return None
     control = len(CONTROL.findall(head)) / len(head)
@@ -136,9 +149,12 @@ def _binary(head: bytes) -> str | None:
     return None
 
 
-def read_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes | int]]:
-    """Yield (line number, line without LF or CRLF); an over-long line gives its length instead."""
-    number, pending, skipped = 0, bytearray(), 0
+def read_lines(blocks: Iterator[bytes], first: int = 1) -> Iterator[tuple[int, bytes | int]]:
+    """Yield (line number, line without LF or CRLF); an over-long line gives its length instead.
+
+    `first` is the number of the first line.
+    """
+    number, pending, skipped = first - 1, bytearray(), 0
     for block in blocks:
         *lines, rest = block.split(b"\n")
         for line in lines:

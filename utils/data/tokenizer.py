@@ -24,6 +24,10 @@ CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 SPARE_TOKENS = tuple(f"<|spare_{number}|>" for number in range(6))
 """Reserved for later fine-tuning, so that the embedding need not grow."""
 CONTROL_TOKENS = ("<unk>", "<s>", EOS, "<pad>", *CHAT_TOKENS, *SPARE_TOKENS)
+CONTROL_MARK = "<|"
+"""In every chat token: a text without it has none."""
+SPACE_MARK = "\u2581"
+"""Stands for a blank in the pieces of a SentencePiece model."""
 MODEL_FILE = "tokenizer.model"
 MAX_SENTENCE_BYTES = 16_384
 """SentencePiece leaves out longer training lines; documents are cut into lines first."""
@@ -57,6 +61,21 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of pieces."""
         return self.processor.get_piece_size()
+
+    def text_pieces(self) -> list[str]:
+        """Return the pieces that text is made of: no control, chat or byte piece."""
+        processor, special = self.processor, {*CHAT_TOKENS, *SPARE_TOKENS}
+        pieces = [
+            processor.id_to_piece(number).replace(SPACE_MARK, " ")
+            for number in range(self.vocab_size)
+            if not (
+                processor.is_control(number)
+                or processor.is_unknown(number)
+                or processor.is_unused(number)
+                or processor.is_byte(number)
+            )
+        ]
+        return [piece for piece in pieces if piece not in special]
 
     def encode(self, text: str) -> list[int]:
         """Return the piece ids of `text`, without BOS or EOS and without any control id."""

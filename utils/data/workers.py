@@ -92,7 +92,7 @@ def check_stop() -> None:
         Interrupted: always in that case; preparation writes nothing before it is done.
     """
     if stop_request:
-        raise Interrupted("stopped while preparing data, nothing was changed: run it again")
+        raise Interrupted("stopped while preparing data: run it again to go on")
 
 
 def _begin_worker() -> None:

@@ -33,9 +33,15 @@ STATS = {
                   "paragraphs_cut": 2001}],
         "paragraphs_marked": 1234,
     },
+    "filter_profile": {
+        "name": "web", "dropped_lines": ["cookies"], "dropped_lines_source": "C4",
+        "limits": [{"measure": "words", "min": 50.0, "max": 100000.0, "source": "Gopher"},
+                   {"measure": "lines_with_end", "min": 0.12, "max": None, "source": "FineWeb"}],
+    },
     "minhash_threshold": 0.8,
     "settings": {"min_length": 50, "max_length": 10_000, "language": "en",
-                 "language_threshold": 0.7, "train_ratio": 0.98, "sequence_length": 256},
+                 "language_threshold": 0.7, "train_ratio": 0.98, "sequence_length": 256,
+                 "redact_pii": True},
 }  # fmt: skip
 
 
@@ -50,6 +56,11 @@ STATS = {
         "| **kept** | 1,200 | 998,000 |",
         "| val | 24 | 5,000 | 19,000 | 3.82 |",
         "Local files read: 3; kinds left out: 2 .png.",
+        "## Filter profile: web",
+        "| words | 50 | 100,000 | Gopher |",
+        "| lines_with_end | 0.12 |  | FineWeb |",
+        "Lines with one of these go (C4): cookies.",
+        "- E-mail and public IP addresses: replaced by stand-ins.",
         "- Language: en, probability at least 0.7 (12 documents too short to tell were kept).",
     ],
 )

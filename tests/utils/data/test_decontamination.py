@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from utils.config.prepare import PrepareConfig
-from utils.data import steps
+from utils.data import pieces, units
 from utils.data.decontamination import (
     CUT_SHARE,
     Findings,
@@ -20,6 +20,7 @@ from utils.data.decontamination import (
 )
 from utils.data.prepare import prepare
 from utils.data.shards import iter_documents
+from utils.data.store import Store
 
 CHANCE = random.Random(5)
 WORDS = [f"w{number}" for number in range(60)]
@@ -63,8 +64,9 @@ def paragraph(items):
 @pytest.mark.parametrize("number", range(30))
 def test_paragraphs_are_those_of_a_plain_search(number, tmp_path):
     items, documents = random_case()
-    Protected.of(items).save(tmp_path / "hashes")
-    found = screen(["\n\n".join(d) for d in documents], Protected.load(tmp_path / "hashes"))
+    store = Store(tmp_path)
+    Protected.of(items).save(store, "hashes")
+    found = screen(["\n\n".join(d) for d in documents], Protected.load(store, "hashes"))
     for document, one, expected in zip(documents, found, search(items, documents), strict=True):
         assert (one is None) == (expected is None)
         if one is None:
@@ -142,7 +144,7 @@ def test_preparation_cuts_out_what_is_protected_and_accounts_for_it(tmp_path, te
         "input_path": str(source), "output_dir": tmp_path / "out", "vocab_size": 600,
         "language": None, "num_workers": 1, "train_ratio": 0.9, "use_minhash": False,
     })  # fmt: skip
-    folder = prepare(cfg, [ItemSet("Secrets", "a file", [secret])])
+    folder = prepare(cfg, lambda: [ItemSet("Secrets", "a file", [secret])])
     written = "".join(row["text"] for row in iter_documents(folder, "train"))
     assert "secret5" not in written and "Kept before" in written and "Kept after" in written
     stats = json.loads((folder / "stats.json").read_text())
@@ -161,7 +163,8 @@ def test_preparation_cuts_out_what_is_protected_and_accounts_for_it(tmp_path, te
 
 
 def test_result_does_not_depend_on_the_number_of_processes(tmp_path, texts, monkeypatch):
-    monkeypatch.setattr(steps, "BATCH_CHARACTERS", 2000)  # several batches for each process
+    monkeypatch.setattr(units, "PIECE_BYTES", 20_000)  # several units for each process
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 20_000)
     secret = texts[0]
     source = tmp_path / "docs.jsonl"
     rows = [{"text": f"{text}\n\n{secret}"} for text in texts] * 3
@@ -173,7 +176,7 @@ def test_result_does_not_depend_on_the_number_of_processes(tmp_path, texts, monk
             "input_path": str(source), "output_dir": tmp_path / f"out{count}", "vocab_size": 600,
             "language": None, "num_workers": count, "train_ratio": 0.9, "use_minhash": False,
         })  # fmt: skip
-        folder = prepare(cfg, [ItemSet("Secrets", "a file", [secret])])
+        folder = prepare(cfg, lambda: [ItemSet("Secrets", "a file", [secret])])
         contents.append([(path.name, path.read_bytes()) for path in sorted(folder.rglob("*"))
                          if path.is_file() and path.name != "settings.json"])  # fmt: skip
     assert contents[0] == contents[1]
@@ -202,7 +205,7 @@ def test_a_set_that_can_no_longer_be_had_changes_nothing_and_a_new_one_prepares_
     first, second = (ItemSet(name, "a file", [f"{name} " * 20]) for name in ("One", "Two"))
 
     def manifest(*sets):
-        return (prepare(cfg, sets) / "manifest.json").stat().st_mtime_ns
+        return (prepare(cfg, lambda: sets) / "manifest.json").stat().st_mtime_ns
 
     made = manifest(first)
     assert made == manifest(first) == manifest()

@@ -2,14 +2,14 @@
 
 import random
 
-import numpy as np
 import pytest
 
 from utils.config.prepare import PrepareConfig
-from utils.data.dedup import band_keys, near_duplicates
+from utils.data.corpus import Fate
+from utils.data.dedup import banding
 from utils.data.dedup_reference import near_duplicates_by_datasketch, word_grams
+from utils.data.duplicates import near_families
 from utils.data.prepare import prepare
-from utils.data.shingling import shingles
 
 WORDS = ["w0", "W1", "\u00c9t\u00e9", "\u0436\u0430", "\u4eca\u5929", *(f"w{n}" for n in range(2, 300))]
 
@@ -28,15 +28,15 @@ def _texts():
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
-def test_both_engines_decide_the_same(threshold):
-    texts = _texts()
-    numbers = [number for number in range(len(texts)) if number % 7]
-    alive = np.isin(np.arange(len(texts)), numbers)
-    keys = band_keys(texts, threshold)
-    fast = near_duplicates(keys, alive, threshold, lambda number: shingles(texts[number]))
-    pairs = [(number, texts[number]) for number in numbers]
-    assert len(fast) > 20
-    assert near_duplicates_by_datasketch(pairs, len(texts), threshold) == fast
+def test_both_engines_decide_the_same(corpus_of, threshold):
+    texts = [text for text in _texts() if text]
+    corpus = corpus_of(texts, threshold)
+    corpus.fates[::7] = Fate.OVER_MIXTURE_WEIGHT
+    pairs = [(number, text) for number, text in enumerate(texts) if number % 7]
+    fast = near_families(corpus, banding(threshold)[0], threshold)
+    plain = near_duplicates_by_datasketch(pairs, len(texts), threshold)
+    assert len(list(fast.later_members())) > 20
+    assert [fast.root(n) for n in range(len(texts))] == [plain.root(n) for n in range(len(texts))]
 
 
 def test_grams_are_tuples_of_folded_words():

@@ -2,13 +2,19 @@
 
 import pytest
 
-from utils.data.language import check_language, language_probability
+from utils.data.language import check_language, language_probabilities
 from utils.errors import ConfigError
 
 ENGLISH = "The quick brown fox jumps over the lazy dog while the sun is shining on the old house. "
 GERMAN = (
     "Der schnelle braune Fuchs springt \u00fcber den faulen Hund, w\u00e4hrend die Sonne scheint. "
 )
+
+
+def language_probability(text, language, detector):
+    """Ask about one text, among others that must not matter."""
+    others = [GERMAN * 9, "too short", ENGLISH * 30]
+    return language_probabilities([*others, text, *others], language, detector)[3]
 
 
 @pytest.fixture(params=["py3langid", "langdetect"])

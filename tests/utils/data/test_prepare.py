@@ -1,7 +1,16 @@
 """Stage 01 as a whole: the same bytes every time, every document accounted for, nothing lost."""
 
+import contextlib
 import errno
+import io
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,10 +19,13 @@ from utils.config.prepare import PrepareConfig
 from utils.data import workers
 from utils.data.prepare import prepare
 from utils.data.shards import TokenShards, iter_documents, read_dataset
+from utils.data.store import Store
 from utils.data.tokenizer import EOS_ID, Tokenizer
 from utils.errors import DataError, Interrupted, LumiError
 from utils.files import folder_damage
 from utils.stage import stop_request
+
+KILLS = 200
 
 
 @pytest.fixture
@@ -51,14 +63,19 @@ def _contents(folder):
     }
 
 
+def _visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".cache-"))
+
+
 def test_the_folder_is_complete_and_whole(corpus, tmp_path):
     folder = prepare(_config(corpus, tmp_path / "out"))
     assert folder == tmp_path / "out"
     assert folder_damage(folder) is None
     assert set(_contents(folder)) == {
         "DATA_CARD.md", "manifest.json", "settings.json", "stats.json",
-        "rejected/bad_lines.jsonl", "rejected/exact_duplicate.jsonl",
-        "rejected/near_duplicate.jsonl", "rejected/too_short.jsonl",
+        "rejected/bad_lines.jsonl",
+        "rejected/exact_duplicate.jsonl", "rejected/near_duplicate.jsonl",
+        "rejected/overlapping.jsonl", "rejected/too_short.jsonl",
         "tokenizer/TOKENIZER_CARD.md", "tokenizer/tokenizer.json", "tokenizer/tokenizer.model",
         "tokenizer/tokenizer_config.json", "tokens/train_00000.bin", "tokens/train_00000.idx",
         "tokens/val_00000.bin", "tokens/val_00000.idx", "train_00000.jsonl", "val_00000.jsonl",
@@ -128,13 +145,16 @@ def test_shards_decode_to_the_documents(corpus, tmp_path):
 
 
 def test_the_result_does_not_depend_on_processes_or_places(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.steps.BATCH_CHARACTERS", 9000)
+    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 9000)
+    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 9000)
+    monkeypatch.setattr("utils.data.streams.BLOCK_BYTES", 5000)
     monkeypatch.setattr(workers, "WORTH_A_POOL", 2)
     one = prepare(_config(corpus, tmp_path / "one", use_minhash=True))
     elsewhere = tmp_path / "moved" / "corpus"
     elsewhere.parent.mkdir()
     corpus.rename(elsewhere)
-    monkeypatch.setattr("utils.data.steps.BATCH_CHARACTERS", 20_000)
+    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 20_000)
+    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 20_000)
     two = prepare(_config(elsewhere, tmp_path / "two", num_workers=2))
     assert _contents(one) == _contents(two)
 
@@ -222,7 +242,7 @@ def test_an_empty_corpus_says_what_became_of_it(tmp_path):
 def test_too_many_pieces_for_a_corpus_are_refused(corpus, tmp_path):
     with pytest.raises(DataError, match="lower --vocab_size"):
         prepare(_config(corpus, tmp_path / "out", vocab_size=60_000))
-    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+    assert _visible(tmp_path) == ["corpus"]
 
 
 def test_a_folder_with_other_things_is_never_touched(corpus, tmp_path):
@@ -244,14 +264,230 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_result(corpus, tmp_path, mon
         return write(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(LumiError, match="disk full while writing"):
+    with pytest.raises(LumiError, match=r"disk full while writing .*MB free, about \d+ MB needed"):
         prepare(_config(corpus, tmp_path / "out", min_length=60))
     assert _contents(folder) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
+    assert _visible(tmp_path) == ["corpus", "out"]
 
 
-def test_a_stop_request_leaves_nothing_behind(corpus, tmp_path, monkeypatch):
+def test_a_stop_request_leaves_no_half_result(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(stop_request, "signal_number", 15)
     with pytest.raises(Interrupted):
         prepare(_config(corpus, tmp_path / "out"))
-    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+    assert _visible(tmp_path) == ["corpus"]
+
+
+@pytest.fixture
+def small_units(monkeypatch):
+    """Cut the corpus into many units."""
+    for module in ("units", "pieces"):
+        monkeypatch.setattr(f"utils.data.{module}.PIECE_BYTES", 9000)
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """Names of the results that are stored; at most `stored.left` more are, then it is stopped."""
+
+    class Names(list):
+        left = 10**9
+
+    names, put = Names(), Store.put
+
+    def watched(store, name, arrays, record):
+        if not names.left:
+            raise Interrupted("stopped")
+        names.left -= 1
+        names.append(name.partition("-")[0])
+        put(store, name, arrays, record)
+
+    monkeypatch.setattr(Store, "put", watched)
+    return names
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bytes(
+    corpus, tmp_path, small_units, stored
+):
+    whole = _contents(prepare(_config(corpus, tmp_path / "whole")))
+    wanted = Counter(stored)
+    stored.clear()
+    folder = None
+    while folder is None:
+        stored.left = 3
+        try:
+            folder = prepare(_config(corpus, tmp_path / "out"))
+        except Interrupted:
+            assert not (tmp_path / "out").exists()
+    assert _contents(folder) == whole
+    assert Counter(stored) == wanted, "something was made twice"
+    assert wanted["clean"] > 8 and wanted["ids"] == wanted["cuts"] == wanted["clean"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".cache-out", ".cache-whole", "corpus", "out", "whole"
+    ]  # fmt: skip
+
+
+def test_other_settings_cost_only_what_they_change(corpus, tmp_path, small_units, stored):
+    prepare(_config(corpus, tmp_path / "out"))
+    stored.clear()
+    prepare(_config(corpus, tmp_path / "out", vocab_size=500))
+    assert set(stored) == {"tokenizer", "ids"}
+    stored.clear()
+    path = corpus / "docs.jsonl"
+    path.write_text(path.read_text().replace("too short", "too schort"))
+    prepare(_config(corpus, tmp_path / "out", vocab_size=500))
+    assert Counter(stored) == {"clean": 1, "cuts": 1, "tokenizer": 1, "ids": 1}
+    stored.clear()
+    again = prepare(_config(corpus, tmp_path / "again", vocab_size=500, keep_cache=False))
+    assert list((tmp_path / ".cache-again").iterdir()) == []
+    assert _contents(again) == _contents(tmp_path / "out")
+
+
+def test_a_damaged_result_of_a_step_is_made_again(corpus, tmp_path, small_units, stored):
+    whole = _contents(prepare(_config(corpus, tmp_path / "out")))
+    for path in sorted((tmp_path / ".cache-out").glob("*.safetensors"))[::3]:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    (tmp_path / "out" / "train_00000.jsonl").unlink()
+    stored.clear()
+    assert _contents(prepare(_config(corpus, tmp_path / "out"))) == whole
+    assert stored
+
+
+@contextlib.contextmanager
+def _failing_write(number):
+    """Let the `number`-th write to any file fail as on a full disk; yield the count of writes."""
+    counted, plain = [0], io.open
+
+    class File:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *raised):
+            self._file.close()
+
+        def write(self, data):
+            counted[0] += 1
+            if counted[0] == number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(data)
+
+        def writelines(self, lines):
+            self.write(b"".join(lines))
+
+    def opened(path, mode="r", *args, **kwargs):
+        file = plain(path, mode, *args, **kwargs)
+        return file if mode in {"r", "rb"} else File(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "open", opened)
+        yield counted
+
+
+def _check_full_disks(corpus, tmp_path, numbers):
+    whole = _contents(prepare(_config(corpus, tmp_path / "whole")))
+    for number in numbers:
+        out = tmp_path / f"out{number}"
+        with _failing_write(number), pytest.raises(LumiError, match="disk full .* MB needed"):
+            prepare(_config(corpus, out))
+        assert not out.exists()
+        assert _contents(prepare(_config(corpus, out))) == whole
+        left = [path.name for path in tmp_path.iterdir() if path.name.endswith(out.name)]
+        assert sorted(left) == [f".cache-{out.name}", out.name]
+        assert not list((tmp_path / f".cache-{out.name}").glob(".tmp-*"))
+
+
+def _count_writes(corpus, tmp_path):
+    with _failing_write(None) as counted:
+        prepare(_config(corpus, tmp_path / "counted"))
+    return counted[0]
+
+
+def test_a_full_disk_anywhere_is_one_line_and_a_plain_run_finishes(corpus, tmp_path, small_units):
+    writes = _count_writes(corpus, tmp_path)
+    assert writes > 100
+    _check_full_disks(corpus, tmp_path, [1, writes // 3, writes // 2, writes - 4])
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_every_write_is_one_line(corpus, tmp_path, small_units):
+    _check_full_disks(corpus, tmp_path, range(1, _count_writes(corpus, tmp_path) + 1))
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_with_any_number_of_workers_change_nothing(
+    corpus, tmp_path, small_units
+):
+    chance, started = random.Random(), time.monotonic()
+    whole = _contents(prepare(_config(corpus, tmp_path / "whole")))
+    longest = 1.2 * (time.monotonic() - started)
+    kills = finished = 0
+    while kills < KILLS or not finished:
+        out = tmp_path / f"out{finished}"
+        child = os.fork()
+        if not child:
+            os.setsid()
+            with contextlib.suppress(BaseException):
+                prepare(_config(corpus, out, num_workers=chance.choice([1, 2, 3])))
+                os._exit(0)
+            os._exit(1)
+        deadline = time.monotonic() + chance.uniform(0, longest)
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if ended[0]:
+            assert os.waitstatus_to_exitcode(ended[1]) == 0
+            assert _contents(out) == whole
+            finished += 1
+        else:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+    names = {path.name for path in tmp_path.iterdir()}
+    last = f"out{finished}"  # may have been begun
+    done = {f"{hidden}out{number}" for number in range(finished) for hidden in ("", ".cache-")}
+    assert {name for name in names if not name.endswith(last)} == (
+        done | {"corpus", "whole", ".cache-whole"}
+    )
+
+
+MEASURED = """
+import re, resource, sys
+from pathlib import Path
+
+import py3langid, rensa, transformers
+from transformers import LlamaTokenizer
+from utils.config.prepare import PrepareConfig
+from utils.data.langid import language_model
+from utils.data.prepare import prepare
+from utils.data.shingling import gram_hashes
+
+gram_hashes(["a b \\u00e9"])
+language_model()
+size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (size + (512 << 20),) * 2)
+print(prepare(PrepareConfig(
+    input_path=sys.argv[1], output_dir=sys.argv[2], num_workers=1, vocab_size=2000,
+    language_threshold=0,
+)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_half_a_gigabyte_is_enough(tmp_path, root):
+    chance = random.Random(1)
+    words = [f"{chance.choice('bdfgklmnprst')}{chance.choice('aeiou')}{n:x}" for n in range(9000)]
+    words += ["the", "of", "and", "that", "with", "there"] * 900
+    with (tmp_path / "docs.jsonl").open("w") as file:
+        for _ in range(20_000):
+            file.write(json.dumps({"text": " ".join(chance.choices(words, k=500))}) + "\n")
+    assert (tmp_path / "docs.jsonl").stat().st_size > 40_000_000
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "docs.jsonl"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_dataset(tmp_path / "out")["splits"]["train"]["documents"] > 10_000

@@ -2,49 +2,99 @@
 
 import numpy as np
 import pytest
-import xxhash
-
-from utils.data.selection import balance_mixture, sample_mask, validation_mask
-
-RANKS = np.array([xxhash.xxh3_64_intdigest(b"%d" % n) for n in range(20_000)], np.uint64)
 
 
-def test_the_share_for_training_is_the_wanted_one():
-    assert validation_mask(RANKS, 0.9).mean() == pytest.approx(0.1, abs=0.006)
+from utils.data.corpus import Fate
+from utils.data.selection import balance, rank_limit, sample, split
+
+TEXTS = [f"document {n} " + "word " * (n % 17) for n in range(3000)]
 
 
-def test_more_documents_move_nothing_from_one_split_to_the_other():
-    assert (validation_mask(RANKS[:500], 0.9) == validation_mask(RANKS, 0.9)[:500]).all()
+def _ranks(corpus, column=0):
+    return np.concatenate([unit.column("digests")[:, column] for unit in corpus.units])
+
+
+def _characters(corpus):
+    return np.concatenate([unit.column("characters") for unit in corpus.units]).astype(np.int64)
+
+
+def test_the_share_for_training_is_the_wanted_one(corpus_of):
+    corpus = corpus_of(TEXTS, size=700)
+    split(corpus, 0.9)
+    assert corpus.count(Fate.VALIDATION) / len(TEXTS) == pytest.approx(0.1, abs=0.02)
+    assert (corpus.fates == (_ranks(corpus) / 2.0**64 >= 0.9)).all()
+
+
+def test_more_documents_move_nothing_from_one_split_to_the_other(corpus_of):
+    some, all_of_them = corpus_of(TEXTS[:500]), corpus_of(TEXTS)
+    split(some, 0.9)
+    split(all_of_them, 0.9)
+    assert (some.fates == all_of_them.fates[:500]).all()
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.5, 0.98, 0.9999])
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_no_split_of_a_small_corpus_is_empty(ratio, count):
-    mask = validation_mask(RANKS[:count], ratio)
-    assert 0 < mask.sum() < count
+def test_no_split_of_a_small_corpus_is_empty(corpus_of, ratio, count):
+    corpus = corpus_of(TEXTS[:count], size=2)
+    split(corpus, ratio)
+    assert corpus.count(Fate.TRAIN) and corpus.count(Fate.VALIDATION)
+    ranks, moved = _ranks(corpus), corpus.fates == Fate.VALIDATION
+    assert ranks[moved].min() > ranks[~moved].max()
 
 
-def test_a_sample_has_about_the_wanted_size_and_small_corpora_are_taken_whole():
-    characters = np.full(len(RANKS), 100)
-    mask = sample_mask(RANKS, characters, 500_000)
-    assert characters[mask].sum() == pytest.approx(500_000, rel=0.05)
-    assert sample_mask(RANKS[:10], characters[:10], 1000).all()
-    assert sample_mask(RANKS[:10], characters[:10], 1).sum() == 1
+def _sampled(corpus, budget):
+    mask = np.zeros(len(corpus), bool)
+    for (unit, numbers), start in zip(sample(corpus, budget), corpus.starts, strict=False):
+        assert len(numbers) <= unit.documents
+        mask[numbers + start] = True
+    return mask
 
 
-def test_a_mixture_gets_its_shares_of_the_characters():
-    origins = np.arange(len(RANKS)) % 3
-    characters = 50 + (RANKS % np.uint64(900)).astype(np.int64)
-    alive = np.ones(len(RANKS), bool)
-    alive[::7] = False
-    stays = balance_mixture(alive, origins, characters, RANKS, [6.0, 3.0, 1.0])
-    assert not (stays & ~alive).any()
-    held = [characters[stays & (origins == source)].sum() for source in range(3)]
-    assert np.array(held) / sum(held) == pytest.approx([0.6, 0.3, 0.1], abs=0.001)
-    assert (stays & (origins == 0)).sum() == (alive & (origins == 0)).sum()
+def test_a_sample_has_about_the_wanted_size_and_small_corpora_are_taken_whole(corpus_of):
+    corpus = corpus_of(TEXTS, size=700)
+    corpus.fates[::5] = Fate.NEAR_DUPLICATE
+    characters = _characters(corpus)
+    mask = _sampled(corpus, 40_000)
+    assert not mask[::5].any()
+    assert characters[mask].sum() == pytest.approx(40_000, rel=0.1)
+    assert _sampled(corpus, characters.sum()).sum() == corpus.count(Fate.TRAIN)
+    assert _sampled(corpus, 1).sum() == 1
 
 
-def test_a_source_that_gave_nothing_does_not_empty_the_others():
-    origins = np.zeros(10, int)
-    alive = np.ones(10, bool)
-    assert balance_mixture(alive, origins, np.full(10, 9), RANKS[:10], [1.0, 1.0]).all()
+def test_a_mixture_gets_its_shares_of_the_characters(corpus_of):
+    origins = [number // 500 % 3 for number in range(len(TEXTS))]
+    corpus = corpus_of(TEXTS, size=500, origins=origins)
+    corpus.fates[::7] = Fate.EXACT_DUPLICATE
+    alive = corpus.fates == Fate.TRAIN
+    balance(corpus, [6.0, 3.0, 1.0])
+    stays = corpus.fates == Fate.TRAIN
+    assert (corpus.fates[alive & ~stays] == Fate.OVER_MIXTURE_WEIGHT).all()
+    assert (corpus.fates[~alive] == Fate.EXACT_DUPLICATE).all()
+    of, characters = np.array(origins), _characters(corpus)
+    held = np.array([characters[stays & (of == source)].sum() for source in range(3)])
+    assert held / held.sum() == pytest.approx([0.6, 0.3, 0.1], abs=0.002)
+    assert (stays & (of == 0)).sum() == (alive & (of == 0)).sum()
+
+
+def test_a_source_that_gave_nothing_does_not_empty_the_others(corpus_of):
+    corpus = corpus_of(TEXTS[:10])
+    balance(corpus, [1.0, 1.0])
+    assert corpus.count(Fate.TRAIN) == 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_limit_is_that_of_a_plain_sort(seed):
+    chance = np.random.default_rng(seed)
+    count = int(chance.integers(1, 200))
+    shift = np.uint64(chance.choice([0, 30, 50]))  # few or many documents in a bin
+    ranks = chance.integers(0, 1 << 64, count, np.uint64, endpoint=False) >> shift
+    characters = chance.integers(1, 1000, count)
+    order = np.argsort(ranks, kind="stable")
+    for wanted in (0.0, 1.0, *(characters.sum() * np.linspace(0.1, 1.2, 12))):
+        kept, total = 0, 0
+        while kept < count and total + characters[order[kept]] / 2 <= wanted * (1 + 1e-12):
+            total += characters[order[kept]]
+            kept += 1
+        blocks = [(ranks[:50], characters[:50]), (ranks[50:], characters[50:])]
+        limit = rank_limit(lambda blocks=blocks: blocks, wanted)
+        assert np.count_nonzero(ranks <= np.uint64(limit)) == max(kept, 1)

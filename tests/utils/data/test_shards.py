@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from utils.data.shards import (
+    Encoded,
+    SplitWriter,
     TokenShards,
     TokenStream,
-    encode_lines,
     iter_documents,
     newest_dataset,
     read_dataset,
     token_dtype,
-    write_split,
 )
 from utils.data.tokenizer import EOS_ID, Tokenizer
 from utils.errors import DataError
@@ -24,15 +24,24 @@ from utils.files import write_manifest
 def dataset(tmp_path_factory, tokenizer_dir, texts):
     """Forty documents in shards of at least 500 tokens."""
     folder = tmp_path_factory.mktemp("processed") / "set"
-    lines = [
-        json.dumps({"id": str(n), "text": text, "source": "s"}).encode() + b"\n"
-        for n, text in enumerate(texts[:40])
-    ]
-    batches = [encode_lines((str(tokenizer_dir), lines[at : at + 7])) for at in range(0, 40, 7)]
-    splits = {
-        "train": write_split(folder, "train", batches[:5], 500),
-        "val": write_split(folder, "val", batches[5:], 500),
-    }
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    (folder / "tokens").mkdir(parents=True)
+    splits = {}
+    for split, chosen in (("train", range(35)), ("val", range(35, 40))):
+        with SplitWriter(folder, split, 500) as writer:
+            for start in chosen[::7]:
+                numbers = chosen[start - chosen[0] :][:7]
+                rows = [[*tokenizer.encode(texts[number]), EOS_ID] for number in numbers]
+                lines = [{"id": str(n), "text": texts[n], "source": "s"} for n in numbers]
+                writer.write(
+                    Encoded(
+                        [json.dumps(line).encode() + b"\n" for line in lines],
+                        np.array(sum(rows, []), "<u2"),
+                        np.array(list(map(len, rows))),
+                        np.array([len(texts[number].encode()) for number in numbers]),
+                    )
+                )
+        splits[split] = writer.summary
     write_manifest(folder, kind="dataset", token_dtype="uint16", splits=splits)
     return folder
 

@@ -66,7 +66,7 @@ def test_the_home_folder_is_expanded(folder, monkeypatch):
 
 
 def test_at_most_the_wanted_number_of_documents_is_read(folder):
-    assert len(list(iter_source(_source(folder, max_samples=2)))) == 3 + 2
+    assert len(list(iter_source(_source(folder, max_samples=2)))) == 2
 
 
 def test_the_fingerprint_depends_on_content_and_names_but_not_on_the_place(folder, tmp_path):

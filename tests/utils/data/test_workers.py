@@ -50,7 +50,7 @@ def test_a_killed_worker_is_one_line():
 
 def test_a_stop_request_ends_the_work(monkeypatch):
     monkeypatch.setattr(stop_request, "signal_number", signal.SIGTERM)
-    with Workers(1) as workers, pytest.raises(Interrupted, match="nothing was changed"):
+    with Workers(1) as workers, pytest.raises(Interrupted, match="run it again"):
         list(workers.map(abs, range(10)))
 
 

@@ -1,0 +1,33 @@
+"""A corpus in a store, made of texts by the real cleaning."""
+
+import pytest
+
+from utils.data.cleaned import Cleaned, clean_unit
+from utils.data.corpus import Corpus
+from utils.data.filters import Rules
+from utils.data.records import Document
+from utils.data.store import Store
+from utils.data.units import Unit
+
+
+@pytest.fixture
+def corpus_of(tmp_path):
+    """Make a corpus of units of `size` texts each; `origins` numbers the source of each text."""
+
+    def make(texts, threshold=0.8, size=50, origins=None):
+        store = Store(tmp_path / "store")
+        rules = Rules(1, 10**9, None, "py3langid", 0.5, threshold)
+        units = []
+        for start in range(0, len(texts), size):
+            origin = origins[start] if origins else 0
+            batch = tuple(
+                Document(f"doc-{start + at}", text, f"source-{origin}")
+                for at, text in enumerate(texts[start : start + size])
+            )
+            unit = Unit(f"clean-{start:06d}", origin, f"source-{origin}", "text", rules, (), batch)
+            clean_unit((str(store.folder), unit))
+            documents = store.record(unit.name)["documents"]
+            units.append(Cleaned(store, unit.name, origin, documents))
+        return Corpus(units)
+
+    return make

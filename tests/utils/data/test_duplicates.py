@@ -1,0 +1,142 @@
+"""Duplicates are found as a brute-force comparison of all pairs finds them."""
+
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+
+from utils.data import duplicates
+from utils.data.corpus import Fate
+from utils.data.dedup import banding, jaccard
+from utils.data.duplicates import exact_families, near_families
+from utils.data.shingling import shingles
+
+WORDS = [f"w{number}" for number in range(400)]
+
+
+def _grams(text):
+    """The oracle's own 5-grams: tuples of words."""
+    words = re.findall(r"\w+", text.lower())
+    words += [None] * (5 - len(words))
+    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
+
+
+def _brute_force(texts, threshold):
+    """Compare all pairs, then spread the smallest number through every connected family."""
+    grams = [_grams(text) for text in texts]
+    first_of = list(range(len(texts)))
+    pairs = [
+        (one, two)
+        for one, two in itertools.combinations(range(len(texts)), 2)
+        if len(grams[one] & grams[two]) >= threshold * len(grams[one] | grams[two])
+    ]
+    while True:
+        before = list(first_of)
+        for one, two in pairs:
+            first_of[one] = first_of[two] = min(first_of[one], first_of[two])
+        if first_of == before:
+            return {number: first for number, first in enumerate(first_of) if first != number}
+
+
+def _edited(text, edits, chance):
+    words = text.split()
+    for _ in range(edits):
+        words[chance.randrange(len(words))] = chance.choice(WORDS)
+    return " ".join(words)
+
+
+def _corpus():
+    """Families of texts at every distance, and unrelated ones, in random order."""
+    chance = random.Random(7)
+    texts = []
+    for _ in range(40):
+        base = " ".join(chance.choices(WORDS, k=chance.randrange(60, 200)))
+        texts += [base] + [_edited(base, edits, chance) for edits in (1, 2, 3, 5, 9, 20)]
+    texts += [" ".join(chance.choices(WORDS, k=80)) for _ in range(60)]
+    chance.shuffle(texts)
+    return texts
+
+
+def _near(corpus, threshold):
+    families = near_families(corpus, banding(threshold)[0], threshold)
+    dropped = np.flatnonzero(corpus.fates == Fate.NEAR_DUPLICATE).tolist()
+    assert dropped == list(families.later_members())
+    return {number: families.root(number) for number in dropped}
+
+
+def _exact(corpus):
+    families = exact_families(corpus)
+    dropped = np.flatnonzero(corpus.fates == Fate.EXACT_DUPLICATE).tolist()
+    return {number: families.root(number) for number in dropped}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
+def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(corpus_of, threshold):
+    texts = _corpus()
+    assert _near(corpus_of(texts, threshold), threshold) == _brute_force(texts, threshold)
+
+
+def test_a_sort_in_many_ranges_finds_the_same(corpus_of, monkeypatch):
+    monkeypatch.setattr(duplicates, "SORT_BYTES", 30 * duplicates.BYTES_PER_KEY)
+    texts = _corpus()
+    texts = [*texts, *texts[:20]]
+    corpus = corpus_of(texts, size=7)
+    assert _exact(corpus) == {number + len(texts) - 20: number for number in range(20)}
+    assert _near(corpus, 0.8) == _brute_force(texts[:-20], 0.8)
+
+
+def test_of_a_chain_only_the_first_stays(corpus_of):
+    chance = random.Random(1)
+    base = " ".join(chance.choices(WORDS, k=300))
+    chain = [base]
+    for _ in range(6):
+        chain.append(_edited(chain[-1], 3, chance))
+    assert jaccard(shingles(chain[0]), shingles(chain[-1])) < 0.8
+    assert _brute_force(chain, 0.8) == dict.fromkeys(range(1, 7), 0)
+    assert _near(corpus_of(chain), 0.8) == dict.fromkeys(range(1, 7), 0)
+
+
+def test_documents_that_are_dropped_already_connect_nothing(corpus_of):
+    texts = _corpus()
+    corpus = corpus_of(texts)
+    alive = np.array([number % 3 > 0 for number in range(len(texts))])
+    corpus.fates[~alive] = Fate.OVER_MIXTURE_WEIGHT
+    numbers = np.flatnonzero(alive).tolist()
+    oracle = _brute_force([texts[number] for number in numbers], 0.8)
+    assert _near(corpus, 0.8) == {numbers[one]: numbers[first] for one, first in oracle.items()}
+
+
+def test_texts_that_differ_in_white_space_only_are_the_same(corpus_of):
+    corpus = corpus_of(["b c", "a", "b\n c", "c", "a", "b  c", "b C"], size=3)
+    assert _exact(corpus) == {2: 0, 4: 1, 5: 0}
+
+
+def test_half_a_digest_is_not_enough(corpus_of):
+    corpus = corpus_of(["one", "two", "three"], size=1)
+    unit = corpus.units[0]
+    arrays = unit.store.arrays(unit.name)
+    held = {name: arrays[name] for name in arrays.names()}
+    first = corpus.units[1].column("digests")[0, 0]
+    held["digests"][0, 0] = held["keys"][0, 0] = first
+    unit.store.put(unit.name, held, unit.record())
+    assert _exact(corpus) == {}
+
+
+def test_texts_without_words_are_not_even_compared(corpus_of, monkeypatch):
+    corpus = corpus_of(["." * length for length in range(1, 3000)], size=1000)
+    monkeypatch.setattr(duplicates, "connect", None)
+    assert _near(corpus, 0.8) == {}
+
+
+def test_thousands_of_copies_of_one_text_cost_no_square_of_time(corpus_of):
+    texts = [
+        f"the same boilerplate notice about cookies and privacy on page {n}" for n in range(5000)
+    ]
+    assert len(_near(corpus_of(texts, 0.5, size=1000), 0.5)) == 4999
+
+
+def test_an_empty_corpus_has_no_duplicates(corpus_of):
+    assert _exact(corpus_of([])) == {}
+    assert _near(corpus_of([]), 0.8) == {}

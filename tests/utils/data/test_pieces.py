@@ -1,0 +1,94 @@
+"""Pieces of files are the whole file, cut at line ends, whatever is in it."""
+
+import codecs
+import gzip
+import json
+
+import pytest
+
+from utils.data import pieces
+from utils.data.pieces import file_pieces, piece_blocks
+from utils.data.readers import file_kind, read_file, read_piece
+from utils.data.streams import BLOCK_BYTES
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100_000)
+
+
+def _rows(count, mark=b""):
+    lines = [json.dumps({"text": f"row {number} " + "x" * (number % 900)}) for number in range(count)]
+    return mark + "\n".join(lines).encode()
+
+
+def _pieces(path):
+    return file_pieces(path, path.name, file_kind(path))
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\n"])
+def test_lines_of_pieces_are_those_of_the_file(tmp_path, mark, end):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(_rows(2000, mark) + end + b'{"text": broken\n' * 2)
+    found = _pieces(path)
+    assert len(found) > 5 and not any(piece.is_long for piece in found)
+    assert b"".join(b"".join(piece_blocks(piece)) for piece in found) == (
+        path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    )
+    records = [record for piece in found for record in read_piece(piece, "source", "text")]
+    assert records == list(read_file(path, path.name, "source", "text"))
+
+
+def test_a_line_longer_than_a_piece_stays_whole(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(_rows(900) + b"\n" + json.dumps({"text": "y" * 700_000}).encode() + b"\n")
+    found = _pieces(path)
+    assert found[-1].end == path.stat().st_size
+    records = [record for piece in found for record in read_piece(piece, "source", "text")]
+    assert len(records) == 901 and len(records[-1].text) == 700_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _rows(900).decode().encode("utf-16"),
+        gzip.compress(_rows(900)),
+        b"\x00\x01\x02" * BLOCK_BYTES,
+    ],
+    ids=["utf-16", "gzip", "binary"],
+)
+def test_other_encodings_are_read_as_a_whole(tmp_path, data):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    (piece,) = _pieces(path)
+    assert piece.end is None and piece.is_long
+    assert list(read_piece(piece, "source", "text")) == list(
+        read_file(path, path.name, "source", "text")
+    )
+
+
+def test_a_small_packed_file_that_is_long_inside_is_long(tmp_path):
+    bomb = tmp_path / "bomb.txt.gz"
+    bomb.write_bytes(gzip.compress(b"a" * 10_000_000))
+    small = tmp_path / "small.txt.gz"
+    small.write_bytes(gzip.compress(b"a" * 1000))
+    torn = tmp_path / "torn.txt.gz"
+    torn.write_bytes(small.read_bytes()[:-6])
+    assert [_pieces(path)[0].is_long for path in (bomb, small, torn)] == [True, False, False]
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(_rows(2000))
+    before = [piece.digest for piece in _pieces(path)]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    after = [piece.digest for piece in _pieces(path)]
+    assert sum(one != two for one, two in zip(before, after, strict=True)) == 1
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path):
+    (piece,) = file_pieces(tmp_path / "gone.txt", "gone.txt", ".txt")
+    assert piece.digest.startswith("unreadable: No such file")

@@ -1,0 +1,114 @@
+"""Find, over all units, the documents that repeat an earlier one.
+
+Keys are taken from the units range by range, so that a sort of any corpus fits SORT_BYTES; besides
+that a document takes four bytes of memory (five with its fate).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from utils.data.corpus import Corpus, Fate
+from utils.data.dedup import Families, GramSets, connect
+from utils.data.shingling import shingles
+
+SORT_BYTES = 1 << 27
+BYTES_PER_KEY = 48
+"""Of memory while a key is sorted: itself, its document, the order, and copies of these."""
+KEYS = 1 << 64
+
+
+
+def exact_families(corpus: Corpus) -> Families:
+    """Return the families of documents with equal digests; all but the first get their fate."""
+    families = Families(len(corpus))
+    for keys, numbers in _sorted_parts(corpus, 0):
+        shared = _shared(keys)
+        keys, numbers = keys[shared], numbers[shared]
+        rest = _second_halves(corpus, numbers)
+        order = np.lexsort((numbers, rest, keys))
+        keys, rest, numbers = keys[order], rest[order], numbers[order]
+        is_new = np.ones(len(keys), bool)
+        is_new[1:] = (np.diff(keys) != 0) | (np.diff(rest) != 0)
+        firsts = numbers[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]] if len(keys) else numbers
+        for number, first in zip(numbers[~is_new].tolist(), firsts[~is_new].tolist(), strict=True):
+            families.join(first, number)
+        corpus.fates[numbers[~is_new]] = Fate.EXACT_DUPLICATE
+    return families
+
+
+def near_families(
+    corpus: Corpus,
+    bands: int,
+    threshold: float,
+    watch: Callable[[int], object] = lambda band: None,
+) -> Families:
+    """Return the families of near-duplicates among the documents that are no exact ones.
+
+    All but the first of each get their fate. `watch(bands done)` is called for progress.
+    """
+    families = Families(len(corpus))
+    grams = GramSets(lambda number: shingles(corpus.row(number)["text"]))
+    for band in range(bands):
+        for keys, numbers in _sorted_parts(corpus, 1 + band):
+            for bucket in _buckets(keys, numbers):
+                watch(band)
+                connect(bucket, families, grams, threshold)
+        watch(band + 1)
+    mark(corpus, families)
+    return families
+
+
+def mark(corpus: Corpus, families: Families) -> None:
+    """Give all but the first of each family of near-duplicates their fate."""
+    corpus.fates[list(families.later_members())] = Fate.NEAR_DUPLICATE
+
+
+def _sorted_parts(corpus: Corpus, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the keys of a row in order, a range at a time, with the documents they belong to.
+
+    Only documents that are still to be kept take part; those of equal keys are in reading order.
+    """
+    parts = max(1, math.ceil(len(corpus) * BYTES_PER_KEY / SORT_BYTES))
+    bounds = [KEYS * part // parts for part in range(parts + 1)]
+    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        keys = [np.empty(0, np.uint64)]
+        numbers = [np.empty(0, np.int64)]
+        for unit, start in zip(corpus.units, corpus.starts.tolist(), strict=False):
+            found, own = unit.keys_between(row, low, high)
+            place = own.astype(np.int64) + start
+            alive = corpus.fates[place] == Fate.TRAIN
+            keys.append(found[alive])
+            numbers.append(place[alive])
+        joined = np.concatenate(keys)
+        order = np.argsort(joined, kind="stable")
+        yield joined[order], np.concatenate(numbers)[order]
+
+
+def _shared(keys: np.ndarray) -> np.ndarray:
+    """Return which of the sorted keys stand more than once (bool)."""
+    same = np.zeros(len(keys) + 1, bool)
+    same[1:-1] = keys[1:] == keys[:-1]
+    return same[1:] | same[:-1]
+
+
+def _buckets(keys: np.ndarray, numbers: np.ndarray) -> Iterator[list[int]]:
+    """Yield the documents that share a key, each group in reading order."""
+    shared = _shared(keys)
+    keys, numbers = keys[shared], numbers[shared]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
+    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        if end - start > 1:
+            yield numbers[start:end].tolist()
+
+
+def _second_halves(corpus: Corpus, numbers: np.ndarray) -> np.ndarray:
+    """Return the second half of the digest of each document."""
+    rest = np.empty(len(numbers), np.uint64)
+    order = np.argsort(numbers)
+    places = np.searchsorted(corpus.starts, numbers[order], "right") - 1
+    units, begins = np.unique(places, return_index=True)
+    for at, own in zip(units.tolist(), np.split(order, begins[1:]), strict=len(units) > 0):
+        rest[own] = corpus.units[at].column("digests")[numbers[own] - corpus.starts[at], 1]
+    return rest

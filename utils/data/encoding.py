@@ -1,0 +1,89 @@
+"""Turns the kept documents of a corpus into ids, unit by unit, and those into shards."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.data.cleaned import Cleaned
+from utils.data.corpus import SPLITS, Corpus
+from utils.data.shards import Encoded, SplitWriter
+from utils.data.store import Store, array_digest
+from utils.data.tokenizer import Tokenizer
+from utils.data.word_encoder import WordEncoder
+from utils.data.workers import Workers
+from utils.files import fingerprint
+from utils.log import progress
+
+ENCODING = 1
+"""Raised when the same documents give other ids."""
+
+COLUMNS = ("ids", "lengths", "text_bytes")
+
+Task = tuple[Cleaned, dict[str, np.ndarray], tuple[str, str], str]
+"""Unit, the documents of each split, folder and sha256 of the tokenizer, name of the result."""
+
+
+def write_shards(
+    corpus: Corpus, tokenizer_dir: Path, store: Store, workers: Workers, result: Path, size: int
+) -> dict[str, dict[str, Any]]:
+    """Write the shards of all splits, of `size` tokens each, into the folder `result`.
+
+    Returns the entry of each split for the manifest.
+    """
+    (result / "tokens").mkdir(parents=True, exist_ok=True)
+    tasks, again = tee(_tasks(corpus, tokenizer_dir))
+    writers = {split: SplitWriter(result, split, size) for split in SPLITS}
+    with progress("encoding", total=corpus.num_kept) as bar, writers["train"], writers["val"]:
+        done = workers.map(encode_unit, tasks)
+        for name, (unit, parts, _, _) in zip(done, again, strict=True):
+            corpus.results.add(name)
+            arrays = store.arrays(name)
+            for split, numbers in parts.items():
+                columns = (arrays[f"{split}_{column}"] for column in COLUMNS)
+                writers[split].write(Encoded(list(unit.lines(numbers.tolist())), *columns))
+                bar.advance(len(numbers))
+    return {split: writer.summary for split, writer in writers.items()}
+
+
+def _tasks(corpus: Corpus, tokenizer_dir: Path) -> Iterator[Task]:
+    sha256 = Tokenizer.load(tokenizer_dir).sha256
+    for unit, fates in corpus.parts():
+        parts = {split: np.flatnonzero(fates == fate) for split, fate in SPLITS.items()}
+        content = [ENCODING, unit.name, unit.cuts, sha256, array_digest(fates)]
+        yield unit, parts, (str(tokenizer_dir), sha256), f"ids-{fingerprint(content)}"
+
+
+def encode_unit(task: Task) -> str:
+    """Encode documents of a unit, unless that was done, and return the name of the result.
+
+    A pure function (for a worker process).
+    """
+    unit, parts, tokenizer, name = task
+    if not unit.store.has(name):
+        encoder = _encoder(*tokenizer)
+        arrays = {
+            f"{split}_{column}": array
+            for split, numbers in parts.items()
+            for column, array in zip(COLUMNS, _encode(unit, numbers, encoder), strict=True)
+        }
+        unit.store.put(name, arrays, None)
+    return name
+
+
+def _encode(
+    unit: Cleaned, numbers: np.ndarray, encoder: WordEncoder
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ids, tokens of each document and bytes of its text."""
+    texts = list(unit.texts(numbers.tolist()))
+    text_bytes = np.array([len(text.encode("utf-8")) for text in texts], np.uint32)
+    return *encoder.encode(texts), text_bytes
+
+
+@lru_cache(maxsize=2)
+def _encoder(folder: str, sha256: str) -> WordEncoder:
+    """Return the encoder of the tokenizer that lies in `folder` now; one place sees several."""
+    return WordEncoder(Tokenizer.load(Path(folder)))
