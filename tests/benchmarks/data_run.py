@@ -6,6 +6,7 @@ python -m tests.benchmarks.data_run dedup|reference|full CORPUS WORK WORKERS
 """
 
 import json
+import re
 import resource
 import shutil
 import sys
@@ -89,9 +90,11 @@ def _cpu_s() -> float:
 
 
 def _rss_mb() -> float:
-    peak = max(resource.getrusage(who).ru_maxrss for who in
-               (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
-    return round(peak / (1024 if sys.platform != "darwin" else 2**20), 1)
+    """Return the peak memory of this process (on Linux not that of its parent)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return round(int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
 
 
 def main() -> None:
