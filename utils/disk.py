@@ -34,10 +34,12 @@ def free_bytes(place: Path) -> int:
 
 
 @contextmanager
-def disk_errors(place: Path, needed_bytes: Callable[[], int] | None = None) -> Iterator[None]:
+def disk_errors(
+    place: Path, needed_bytes: Callable[[], int | None] | None = None
+) -> Iterator[None]:
     """Turn a full disk or an impossible path while writing below `place` into one line.
 
-    `needed_bytes` estimates what the whole job still needs; it is told too where it is known.
+    `needed_bytes` estimates what the whole job still needs, or returns None.
 
     Raises:
         DiskFull: with the free and the needed space in MB.
@@ -62,8 +64,9 @@ def disk_errors(place: Path, needed_bytes: Callable[[], int] | None = None) -> I
         raise
 
 
-def _full(place: Path, needed_bytes: Callable[[], int] | None) -> str:
+def _full(place: Path, needed_bytes: Callable[[], int | None] | None) -> str:
     space = f"{free_bytes(place) / 1e6:.0f} MB free"
-    if needed_bytes is not None:
-        space += f", about {max(needed_bytes(), 0) / 1e6 + 1:.0f} MB needed"
+    needed = needed_bytes() if needed_bytes is not None else None
+    if needed is not None:
+        space += f", about {max(needed, 0) / 1e6 + 1:.0f} MB needed"
     return f"disk full while writing {place} ({space}): free some space and run again"

@@ -79,7 +79,8 @@ def _encode(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ids, tokens of each document and bytes of its text."""
     texts = list(unit.texts(numbers.tolist()))
-    text_bytes = np.array([len(text.encode("utf-8")) for text in texts], np.uint32)
+    sizes = (len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
+    text_bytes = np.fromiter(sizes, np.uint32, len(texts))
     return *encoder.encode(texts), text_bytes
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,17 @@ def prepare(
     identity = _identity(cfg, sources, protected)
     store = Store(folder.with_name(f".cache-{folder.name}"))
 
-    def needed_bytes() -> int:
-        return int(NEEDED_SHARE * sum(map(_size, sources))) - store.size()
-
+    needed_bytes = partial(_needed_bytes, sources, store)
+    work = folder.with_name(f".work-{folder.name}")
     with disk_errors(folder, needed_bytes), one_writer(folder):
         recover_folder(folder)
+        shutil.rmtree(work, ignore_errors=True)  # what a kill left
+        store.tidy()
         if _is_prepared(folder, identity):
             log.info("%s is already prepared: same input, same settings", folder)
         else:
             # Once more inside, to tell the free space before the scratch folder is gone.
-            with _scratch(folder) as result, disk_errors(folder, needed_bytes):
+            with _scratch(work) as result, disk_errors(folder, needed_bytes):
                 summary, used = _build(cfg, sources, store, result, protected)
                 _publish(cfg, result, folder, identity | summary)
             store.sweep(used if cfg.keep_cache else ())
@@ -94,9 +96,12 @@ def prepare(
     return folder
 
 
-def _size(source: Source) -> int:
-    """Return the bytes of a source's texts, as far as they are known."""
-    return sum(piece.size for piece in source.pieces())
+def _needed_bytes(sources: list[Source], store: Store) -> int | None:
+    """Estimate what is still to be written; None for a stream, which does not tell its length."""
+    if any(source.kind != "files" for source in sources):
+        return None
+    size = sum(piece.size for source in sources for piece in source.pieces())
+    return int(NEEDED_SHARE * size) - store.size()
 
 
 def _identity(
@@ -143,10 +148,8 @@ def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that is removed in any case."""
-    work = folder.with_name(f".work-{folder.name}")
-    shutil.rmtree(work, ignore_errors=True)
+def _scratch(work: Path) -> Iterator[Path]:
+    """Make a folder that is removed in any case."""
     work.mkdir(parents=True)
     try:
         yield work

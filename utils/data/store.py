@@ -96,6 +96,11 @@ class Store:
         """Return the arrays of a result; the files used last stay open."""
         return _opened(self._path(name, ARRAYS))
 
+    def tidy(self) -> None:
+        """Remove what a crash left half written."""
+        for path in self.folder.glob(".tmp-*"):
+            path.unlink()
+
     def sweep(self, wanted: Collection[str]) -> None:
         """Remove all but the results of these names, and what a crash left half written."""
         files = {name + ending for name in wanted for ending in (ARRAYS, RECORD)}

@@ -18,6 +18,8 @@ from utils.data.shingling import powers
 from utils.data.tokenizer import CONTROL_MARK, EOS_ID, Tokenizer
 
 BATCH_BYTES = 200_000
+MAX_CHARACTERS = 500_000
+"""A longer text goes to the tokenizer, so that the words of a batch always fit MAX_WORDS."""
 MAX_WORDS = 1 << 19
 """Words remembered (about 40 MB); when these are full, all are forgotten."""
 SLOTS = 1 << 21
@@ -153,16 +155,8 @@ WAYS = (_classes(letters_apart=True), _classes(letters_apart=False))
 
 
 def _is_odd(text: str) -> bool:
-    """Return whether a text may hold chat tokens, or what this module uses for itself."""
-    return CONTROL_MARK in text or "\0" in text or not _is_encodable(text)
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Return whether a text is too long, may hold chat tokens, or has what closes texts here."""
+    return len(text) > MAX_CHARACTERS or CONTROL_MARK in text or "\0" in text
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

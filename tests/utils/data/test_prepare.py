@@ -491,3 +491,20 @@ def test_half_a_gigabyte_is_enough(tmp_path, root):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_dataset(tmp_path / "out")["splits"]["train"]["documents"] > 10_000
+
+
+def test_what_a_kill_left_behind_goes_with_the_next_run(corpus, tmp_path):
+    folder = prepare(_config(corpus, tmp_path / "out"))
+    (tmp_path / ".work-out").mkdir()
+    half = tmp_path / ".cache-out" / ".tmp-ids-1.json"
+    half.write_text("{")
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    prepare(_config(corpus, tmp_path / "out"))
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    assert not half.exists() and not (tmp_path / ".work-out").exists()
+
+
+def test_a_full_disk_tells_no_need_that_is_not_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with _failing_write(1), pytest.raises(LumiError, match=r"\(\d+ MB free\): free some space"):
+        prepare(PrepareConfig(output_dir=tmp_path / "out", language=None))

@@ -28,7 +28,7 @@ def _expected(tokenizer, text):
 
 def _check(tokenizer, texts, encoder=None):
     ids, lengths = (encoder or WordEncoder(tokenizer)).encode(texts)
-    assert ids.dtype == np.dtype("<u2") and ids.sum() >= 0
+    assert ids.dtype == np.dtype("<u2") and len(ids) == lengths.sum()
     rows = np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
     for text, row in zip(texts, rows, strict=True):
         assert row.tolist() == _expected(tokenizer, text), repr(text)
@@ -57,6 +57,13 @@ def test_words_may_be_forgotten_and_slots_be_full(tokenizer, texts, monkeypatch,
     monkeypatch.setattr(word_encoder, "SLOTS", 4096)  # many words want the same slot
     monkeypatch.setattr(word_encoder, "BATCH_BYTES", batch)
     _check(tokenizer, _odd_texts(texts, 1000) + texts)
+
+
+def test_a_text_of_more_words_than_fit_goes_to_the_tokenizer(tokenizer, monkeypatch):
+    monkeypatch.setattr(word_encoder, "MAX_WORDS", 2000)
+    monkeypatch.setattr(word_encoder, "MAX_CHARACTERS", 4000)
+    monkeypatch.setattr(word_encoder, "BATCH_BYTES", 4000)
+    _check(tokenizer, ["short", " ".join(f"x{number}y" for number in range(5000)), "short"])
 
 
 def test_the_finest_way_to_cut_is_used_and_lines_and_blanks_always_part(tokenizer):
