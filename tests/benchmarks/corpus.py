@@ -21,6 +21,8 @@ EXACT_SHARE = NEAR_SHARE = 0.05
 DOCUMENT_CHARACTERS = (800, 5000)
 REPLACED_SHARE = 0.4
 WORD = re.compile(r"\w+")
+WORDS = [f"w{number}" for number in range(400)]
+"""Vocabulary of made-up texts."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ def _replaced(text: str, places: list[tuple[int, int]]) -> str:
         out += [text[at:start], f"other{start}x{number % 7}"]
         at = end
     return "".join([*out, text[at:]])
+
+
+def edited(text: str, edits: int, chance: random.Random) -> str:
+    """Return the text with some words replaced."""
+    words = text.split()
+    for _ in range(edits):
+        words[chance.randrange(len(words))] = chance.choice(WORDS)
+    return " ".join(words)
 
 
 def gram_set(text: str) -> set[int]:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks.corpus import (
     LEVELS,
+    WORDS,
     build_corpus,
     gram_set,
     near_copy,
@@ -17,8 +18,6 @@ from tests.benchmarks.corpus import (
 from utils.config.prepare import PrepareConfig
 from utils.data.prepare import prepare
 from utils.data.shards import iter_documents
-
-WORDS = [f"w{number}" for number in range(400)]
 
 
 def _prose(chance, words=80):

@@ -1,7 +1,10 @@
-"""A corpus in a store, made of texts by the real cleaning."""
+"""A corpus in a store, made of texts by the real cleaning, and texts that repeat each other."""
+
+import random
 
 import pytest
 
+from tests.benchmarks.corpus import WORDS, edited
 from utils.data.cleaned import Cleaned, clean_unit
 from utils.data.corpus import Corpus
 from utils.data.filters import Rules
@@ -31,3 +34,16 @@ def corpus_of(tmp_path):
         return Corpus(units)
 
     return make
+
+
+@pytest.fixture
+def related_texts():
+    """Families of texts at every distance, and unrelated ones, in random order."""
+    chance = random.Random(7)
+    texts = []
+    for _ in range(40):
+        base = " ".join(chance.choices(WORDS, k=chance.randrange(60, 200)))
+        texts += [base] + [edited(base, edits, chance) for edits in (1, 2, 3, 5, 9, 20)]
+    texts += [" ".join(chance.choices(WORDS, k=80)) for _ in range(60)]
+    chance.shuffle(texts)
+    return texts

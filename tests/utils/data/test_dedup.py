@@ -1,12 +1,11 @@
 """Keys and similarities of documents agree with plain sets of words."""
 
 import itertools
-import random
-import re
 
 import numpy as np
 import pytest
 
+from tests.benchmarks.corpus import gram_set, similarity
 from utils.data.dedup import (
     MISS_PROBABILITY,
     NUM_PERMUTATIONS,
@@ -19,40 +18,9 @@ from utils.data.dedup import (
 )
 from utils.data.shingling import gram_hashes, shingles
 
-WORDS = [f"w{number}" for number in range(400)]
-
-
-def _grams(text):
-    """The oracle's own 5-grams: tuples of words."""
-    words = re.findall(r"\w+", text.lower())
-    words += [None] * (5 - len(words))
-    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
-
-
-def _edited(text, edits, chance):
-    words = text.split()
-    for _ in range(edits):
-        words[chance.randrange(len(words))] = chance.choice(WORDS)
-    return " ".join(words)
-
-
-def _corpus():
-    """Families of texts at every distance, and unrelated ones, in random order."""
-    chance = random.Random(7)
-    texts = []
-    for _ in range(40):
-        base = " ".join(chance.choices(WORDS, k=chance.randrange(60, 200)))
-        texts += [base] + [_edited(base, edits, chance) for edits in (1, 2, 3, 5, 9, 20)]
-    texts += [" ".join(chance.choices(WORDS, k=80)) for _ in range(60)]
-    chance.shuffle(texts)
-    return texts
-
-
-def test_jaccard_is_that_of_the_oracle():
-    texts = _corpus()
-    for first, second in itertools.pairwise(texts[:100]):
-        one, two = _grams(first), _grams(second)
-        expected = len(one & two) / len(one | two)
+def test_jaccard_is_that_of_the_oracle(related_texts):
+    for first, second in itertools.pairwise(related_texts[:100]):
+        expected = similarity(gram_set(first), gram_set(second))
         assert jaccard(shingles(first), shingles(second)) == pytest.approx(expected)
 
 
@@ -67,8 +35,8 @@ def test_the_default_threshold_is_split_into_42_bands_of_6():
     assert banding(0.8) == (42, 6)
 
 
-def test_signatures_estimate_the_similarity():
-    texts = _corpus()[:60]
+def test_signatures_estimate_the_similarity(related_texts):
+    texts = related_texts[:60]
     rows = signatures(*gram_hashes(texts))
     errors = [
         (rows[one] == rows[two]).mean() - jaccard(shingles(texts[one]), shingles(texts[two]))

@@ -2,30 +2,21 @@
 
 import itertools
 import random
-import re
 
 import numpy as np
 import pytest
 
+from tests.benchmarks.corpus import WORDS, edited, gram_set
 from utils.data import duplicates
 from utils.data.corpus import Fate
 from utils.data.dedup import banding, jaccard
 from utils.data.duplicates import exact_families, near_families
 from utils.data.shingling import shingles
 
-WORDS = [f"w{number}" for number in range(400)]
-
-
-def _grams(text):
-    """The oracle's own 5-grams: tuples of words."""
-    words = re.findall(r"\w+", text.lower())
-    words += [None] * (5 - len(words))
-    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
-
 
 def _brute_force(texts, threshold):
     """Compare all pairs, then spread the smallest number through every connected family."""
-    grams = [_grams(text) for text in texts]
+    grams = [gram_set(text) for text in texts]
     first_of = list(range(len(texts)))
     pairs = [
         (one, two)
@@ -38,25 +29,6 @@ def _brute_force(texts, threshold):
             first_of[one] = first_of[two] = min(first_of[one], first_of[two])
         if first_of == before:
             return {number: first for number, first in enumerate(first_of) if first != number}
-
-
-def _edited(text, edits, chance):
-    words = text.split()
-    for _ in range(edits):
-        words[chance.randrange(len(words))] = chance.choice(WORDS)
-    return " ".join(words)
-
-
-def _corpus():
-    """Families of texts at every distance, and unrelated ones, in random order."""
-    chance = random.Random(7)
-    texts = []
-    for _ in range(40):
-        base = " ".join(chance.choices(WORDS, k=chance.randrange(60, 200)))
-        texts += [base] + [_edited(base, edits, chance) for edits in (1, 2, 3, 5, 9, 20)]
-    texts += [" ".join(chance.choices(WORDS, k=80)) for _ in range(60)]
-    chance.shuffle(texts)
-    return texts
 
 
 def _near(corpus, threshold):
@@ -73,14 +45,14 @@ def _exact(corpus):
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
-def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(corpus_of, threshold):
-    texts = _corpus()
+def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(corpus_of, threshold, related_texts):
+    texts = related_texts
     assert _near(corpus_of(texts, threshold), threshold) == _brute_force(texts, threshold)
 
 
-def test_a_sort_in_many_ranges_finds_the_same(corpus_of, monkeypatch):
+def test_a_sort_in_many_ranges_finds_the_same(corpus_of, monkeypatch, related_texts):
     monkeypatch.setattr(duplicates, "SORT_BYTES", 30 * duplicates.BYTES_PER_KEY)
-    texts = _corpus()
+    texts = related_texts
     texts = [*texts, *texts[:20]]
     corpus = corpus_of(texts, size=7)
     assert _exact(corpus) == {number + len(texts) - 20: number for number in range(20)}
@@ -92,14 +64,14 @@ def test_of_a_chain_only_the_first_stays(corpus_of):
     base = " ".join(chance.choices(WORDS, k=300))
     chain = [base]
     for _ in range(6):
-        chain.append(_edited(chain[-1], 3, chance))
+        chain.append(edited(chain[-1], 3, chance))
     assert jaccard(shingles(chain[0]), shingles(chain[-1])) < 0.8
     assert _brute_force(chain, 0.8) == dict.fromkeys(range(1, 7), 0)
     assert _near(corpus_of(chain), 0.8) == dict.fromkeys(range(1, 7), 0)
 
 
-def test_documents_that_are_dropped_already_connect_nothing(corpus_of):
-    texts = _corpus()
+def test_documents_that_are_dropped_already_connect_nothing(corpus_of, related_texts):
+    texts = related_texts
     corpus = corpus_of(texts)
     alive = np.array([number % 3 > 0 for number in range(len(texts))])
     corpus.fates[~alive] = Fate.OVER_MIXTURE_WEIGHT
