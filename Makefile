@@ -24,7 +24,8 @@ MODEL    := MODEL_NAME N_LAYER D_MODEL N_HEAD NUM_KEY_VALUE_HEADS D_FF VOCAB_SIZ
 PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLES OUTPUT_DIR \
   TOKENIZER_PATH REUSE_TOKENIZER VOCAB_SIZE SEQUENCE_LENGTH MIN_LENGTH MAX_LENGTH \
   LANGUAGE_DETECTOR LANGUAGE_THRESHOLD FILTER_PROFILE REDACT_PII USE_MINHASH MINHASH_THRESHOLD \
-  DEDUP_ENGINE DECONTAMINATE EVAL_DATA_DIR TRAIN_RATIO SHARD_TOKENS NUM_WORKERS KEEP_CACHE
+  DEDUP_ENGINE DECONTAMINATE EVAL_DATA_DIR TRAIN_RATIO SHARD_TOKENS NUM_WORKERS KEEP_CACHE \
+  EXECUTOR RAY_ADDRESS
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
   MAX_GRAD_NORM WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_TOTAL_LIMIT EVAL_STEPS EVAL_TOKENS \
@@ -48,7 +49,7 @@ quoted = $(if $(filter $(1),$(LISTS)),$($(1)),'$($(1))')
 flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) $(call quoted,$(name))))
 
 ##@ Set-up
-.PHONY: help install check-env
+.PHONY: help install install-ray check-env
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	/^[a-z0-9%][a-z0-9% -]*:.*## / {printf "  %-64s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +71,9 @@ ifneq ($(TORCH_INDEX),$(shell cat $(STAMP) 2>/dev/null))
 .PHONY: $(STAMP)
 endif
 endif
+
+install-ray: $(STAMP) ## add Ray, to prepare data on a cluster (make prepare EXECUTOR=ray)
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements-ray.txt
 
 check-env: $(STAMP) ## what this machine is and which sizes it can train
 	@$(PY) -m utils.session.check_env

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
+from utils.data.cleaned import Cleaned
 from utils.data.corpus import Fate
 from utils.data.prepare import prepare
 from utils.data.rejected import Rejected
@@ -41,16 +42,26 @@ def deduplicate(corpus: Path, work: Path, workers: int, engine: str) -> list[int
     sources = [find_source(one) for one in cfg.sources]
     with Workers(workers) as pool:
         found, _ = clean(cfg, sources, Store(folder / "store"), pool, rejected)
-    drop_duplicates(cfg, found, rejected)
+        drop_duplicates(cfg, found, pool, rejected)
+        parts = (
+            (unit, np.flatnonzero(fates == Fate.TRAIN), folder / f"shard_{number:05d}.jsonl")
+            for number, (unit, fates) in enumerate(found.parts())
+        )
+        for _ in pool.map(write_shard, parts):
+            pass
     rejected.close()
     dropped: list[int] = []
-    for number, (unit, fates) in enumerate(found.parts()):
-        kept = np.flatnonzero(fates == Fate.TRAIN).tolist()
-        with (folder / f"shard_{number:05d}.jsonl").open("wb") as file:
-            file.writelines(unit.lines(kept))
+    for unit, fates in found.parts():
         lost = unit.lines(np.flatnonzero(fates != Fate.TRAIN).tolist())
         dropped += [int(json.loads(line)["id"]) for line in lost]
     return dropped
+
+
+def write_shard(part: tuple[Cleaned, np.ndarray, Path]) -> None:
+    """Write the lines of documents of a unit."""
+    unit, numbers, path = part
+    with path.open("wb") as file:
+        file.writelines(unit.lines(numbers.tolist()))
 
 
 def whole(corpus: Path, work: Path, workers: int, tokenizer: Path) -> Path:

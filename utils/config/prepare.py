@@ -9,6 +9,7 @@ from utils.config.base import Section, StageConfig
 
 LanguageDetector = Literal["py3langid", "langdetect"]
 DedupEngine = Literal["rensa", "datasketch"]
+Executor = Literal["local", "ray"]
 
 
 class MixtureSource(Section):
@@ -85,6 +86,10 @@ class PrepareConfig(StageConfig):
     """Tokens after which a new shard begins."""
     num_workers: PositiveInt | None = None
     """Processes for cleaning; all cores when unset. The result does not depend on it."""
+    executor: Executor = "local"
+    """local: processes on this machine; ray: tasks on a cluster that shares the folders."""
+    ray_address: str | None = None
+    """Of a running Ray cluster (such as `auto`); a new one on this machine when unset."""
     keep_cache: bool = True
     """Keep what the steps made beside the result, so that other settings or files cost less."""
 

@@ -6,17 +6,27 @@ that a document takes four bytes of memory (five with its fate).
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 
+from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
-from utils.data.dedup import Families, GramSets, connect
+from utils.data.dedup import Families, GramSets, connect, is_similar
 from utils.data.shingling import shingles
+from utils.data.workers import AnyWorkers
 
 SORT_BYTES = 1 << 27
 BYTES_PER_KEY = 48
 """Of memory while a key is sorted: itself, its document, the order, and copies of these."""
 KEYS = 1 << 64
+SMALL_BUCKET = 8
+PAIRS_AT_ONCE = 500
+MAX_PAIRS = 1 << 18
+"""Pairs gathered before they are compared (about 30 MB)."""
+
+Place = tuple[Cleaned, int]
+"""A unit and a document's number in it."""
 
 
 
@@ -42,22 +52,69 @@ def near_families(
     corpus: Corpus,
     bands: int,
     threshold: float,
+    workers: AnyWorkers,
     watch: Callable[[int], object] = lambda band: None,
 ) -> Families:
     """Return the families of near-duplicates among the documents that are no exact ones.
 
-    All but the first of each get their fate. `watch(bands done)` is called for progress.
+    All but the first of each get their fate. Pairs of small buckets are gathered and compared by
+    the workers; members of large ones are compared here, which spares most of their many pairs.
+    `watch(bands done)` is called for progress.
     """
     families = Families(len(corpus))
     grams = GramSets(lambda number: shingles(corpus.row(number)["text"]))
+    pairs: list[np.ndarray] = []
     for band in range(bands):
         for keys, numbers in _sorted_parts(corpus, 1 + band):
             for bucket in _buckets(keys, numbers):
-                watch(band)
-                connect(bucket, families, grams, threshold)
+                if len(bucket) <= SMALL_BUCKET:
+                    pairs.append(np.array(list(combinations(bucket, 2))))
+                else:
+                    watch(band)
+                    connect(bucket, families, grams, threshold)
+            if sum(map(len, pairs)) > MAX_PAIRS:
+                _compare(corpus, pairs, families, threshold, workers)
+                pairs.clear()
         watch(band + 1)
+    _compare(corpus, pairs, families, threshold, workers)
     mark(corpus, families)
     return families
+
+
+def _compare(
+    corpus: Corpus,
+    pairs: list[np.ndarray],
+    families: Families,
+    threshold: float,
+    workers: AnyWorkers,
+) -> None:
+    """Join the families of the pairs that are similar."""
+    every = np.concatenate([np.empty((0, 2), np.int64), *pairs]).astype(np.uint64)
+    ones, others = np.divmod(np.unique(every[:, 0] * np.uint64(len(corpus)) + every[:, 1]), len(corpus))
+    distinct = zip(ones.tolist(), others.tolist(), strict=True)
+    unknown = [(a, b) for a, b in distinct if families.root(a) != families.root(b)]
+    chunks = [unknown[at : at + PAIRS_AT_ONCE] for at in range(0, len(unknown), PAIRS_AT_ONCE)]
+    tasks = (
+        (threshold, [(corpus.place(a), corpus.place(b)) for a, b in chunk]) for chunk in chunks
+    )
+    for chunk, found in zip(chunks, workers.map(similar, tasks), strict=True):
+        for (first, second), is_one in zip(chunk, found, strict=True):
+            if is_one:
+                families.join(first, second)
+
+
+def similar(task: tuple[float, list[tuple[Place, Place]]]) -> list[bool]:
+    """Return for each pair of documents whether their similarity reaches a threshold.
+
+    A pure function (for a worker process).
+    """
+    threshold, pairs = task
+    places = sorted({place for pair in pairs for place in pair}, key=lambda at: (at[0].name, at[1]))
+    grams = {(unit.name, own): shingles(unit.row(own)["text"]) for unit, own in places}
+    return [
+        is_similar(grams[one[0].name, one[1]], grams[two[0].name, two[1]], threshold)
+        for one, two in pairs
+    ]
 
 
 def mark(corpus: Corpus, families: Families) -> None:

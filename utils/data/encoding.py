@@ -14,7 +14,7 @@ from utils.data.shards import Encoded, SplitWriter
 from utils.data.store import Store, array_digest
 from utils.data.tokenizer import Tokenizer
 from utils.data.word_encoder import WordEncoder
-from utils.data.workers import Workers
+from utils.data.workers import AnyWorkers
 from utils.files import fingerprint
 from utils.log import progress
 
@@ -28,7 +28,7 @@ Task = tuple[Cleaned, dict[str, np.ndarray], tuple[str, str], str]
 
 
 def write_shards(
-    corpus: Corpus, tokenizer_dir: Path, store: Store, workers: Workers, result: Path, size: int
+    corpus: Corpus, tokenizer_dir: Path, store: Store, workers: AnyWorkers, result: Path, size: int
 ) -> dict[str, dict[str, Any]]:
     """Write the shards of all splits, of `size` tokens each, into the folder `result`.
 
@@ -54,7 +54,7 @@ def _tasks(corpus: Corpus, tokenizer_dir: Path) -> Iterator[Task]:
     for unit, fates in corpus.parts():
         parts = {split: np.flatnonzero(fates == fate) for split, fate in SPLITS.items()}
         content = [ENCODING, unit.name, unit.cuts, sha256, array_digest(fates)]
-        yield unit, parts, (str(tokenizer_dir), sha256), f"ids-{fingerprint(content)}"
+        yield unit, parts, (str(tokenizer_dir.absolute()), sha256), f"ids-{fingerprint(content)}"
 
 
 def encode_unit(task: Task) -> str:

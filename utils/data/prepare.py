@@ -15,14 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.accounts import Outcome, statistics
 from utils.data.cards import data_card, tokenizer_card
 from utils.data.corpus import Fate
 from utils.data.decontamination import ItemSet
 from utils.data.encoding import write_shards
+from utils.data.identity import identity_of, is_prepared, settings_without_places
 from utils.data.language import check_language
+from utils.data.ray_workers import RayWorkers
 from utils.data.rejected import Rejected
 from utils.data.screening import decontaminate
 from utils.data.selection import split
@@ -44,13 +45,6 @@ from utils.files import (
     to_json,
 )
 
-PIPELINE = 4
-"""Raised when the same input gives another result, so that older folders are not taken for new."""
-PLACES = {
-    "num_workers", "output_dir", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir",
-    "keep_cache",
-}  # fmt: skip
-"""Settings that say where or how fast, not what; what they lead to is hashed instead."""
 NEEDED_SHARE = 3.0
 """Disk space for the store and the result, as a multiple of the text (2.8 on docstrings)."""
 
@@ -75,8 +69,8 @@ def prepare(
         check_language(cfg.language, cfg.language_detector)
     sources = [find_source(setting, without=folder) for setting in cfg.sources]
     protected = find_protected() if cfg.decontaminate else ()
-    identity = _identity(cfg, sources, protected)
-    store = Store(folder.with_name(f".cache-{folder.name}"))
+    identity = identity_of(cfg, sources, protected)
+    store = Store(folder.absolute().with_name(f".cache-{folder.name}"))
 
     needed_bytes = partial(_needed_bytes, sources, store)
     work = folder.with_name(f".work-{folder.name}")
@@ -84,7 +78,7 @@ def prepare(
         recover_folder(folder)
         shutil.rmtree(work, ignore_errors=True)  # what a kill left
         store.tidy()
-        if _is_prepared(folder, identity):
+        if is_prepared(folder, identity):
             log.info("%s is already prepared: same input, same settings", folder)
         else:
             # Once more inside, to tell the free space before the scratch folder is gone.
@@ -102,49 +96,6 @@ def _needed_bytes(sources: list[Source], store: Store) -> int | None:
         return None
     size = sum(piece.size for source in sources for piece in source.pieces())
     return int(NEEDED_SHARE * size) - store.size()
-
-
-def _identity(
-    cfg: PrepareConfig, sources: list[Source], protected: Sequence[ItemSet]
-) -> dict[str, Any]:
-    """Return name and hashes that tell whether the same thing was prepared before."""
-    settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
-    settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
-    mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
-    inputs: list[Any] = [source.fingerprint() for source in sources]
-    if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
-        inputs.append(Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256)
-    return {
-        "kind": "dataset",
-        "name": cfg.name,
-        "settings_hash": fingerprint([PIPELINE, settings, mixture]),
-        "input_hash": fingerprint(inputs),
-        "protected": {one.name: fingerprint(list(one.texts)) for one in protected},
-        "sequence_length": cfg.sequence_length,
-    }
-
-
-def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
-    """Return whether `folder` holds this very result.
-
-    Protected texts that are not at hand now may have been at hand when it was made.
-
-    Raises:
-        DataError: it holds something that is no prepared data set.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not (folder / MANIFEST).is_file():
-        raise DataError(f"{folder} holds something else: choose another --output_dir")
-    try:
-        manifest = read_dataset(folder)
-    except DataError as error:
-        log.warning("preparing again: %s", error)
-        return False
-    protected = manifest.get("protected") or {}
-    return identity["protected"].items() <= protected.items() and all(
-        manifest.get(key) == value for key, value in identity.items() if key != "protected"
-    )
 
 
 @contextmanager
@@ -170,10 +121,10 @@ def _build(
     """
     clock = _Clock()
     rejected = Rejected(result)
-    with Workers(cfg.num_workers) as workers:
+    with _workers(cfg) as workers:
         corpus, counts = clean(cfg, sources, store, workers, rejected)
         clock.lap("read and clean")
-        drop_duplicates(cfg, corpus, rejected)
+        drop_duplicates(cfg, corpus, workers, rejected)
         clock.lap("deduplicate")
         balance_sources(corpus, [source.weight for source in cfg.sources], rejected)
         _check_enough(corpus.num_kept, counts, rejected)
@@ -204,6 +155,10 @@ def _build(
     return summary, corpus.results
 
 
+def _workers(cfg: PrepareConfig) -> Workers | RayWorkers:
+    return RayWorkers(cfg.ray_address) if cfg.executor == "ray" else Workers(cfg.num_workers)
+
+
 def _check_enough(
     kept: int, counts: dict[str, int], rejected: Rejected, least: int = 2
 ) -> None:
@@ -230,23 +185,7 @@ def _describe(outcome: Outcome, result: Path) -> None:
     (result / "stats.json").write_text(to_json(stats), encoding="utf-8")
     (result / "DATA_CARD.md").write_text(data_card(stats), encoding="utf-8")
     (result / "tokenizer" / "TOKENIZER_CARD.md").write_text(tokenizer_card(stats), encoding="utf-8")
-    (result / "settings.json").write_text(to_json(_settings(outcome.cfg)), encoding="utf-8")
-
-
-def _settings(cfg: PrepareConfig) -> dict[str, Any]:
-    """Return the resolved settings without the place of the result; paths keep their last part.
-
-    So the folder is the same bytes wherever, and on however many cores, it was made.
-    """
-    settings = cfg.resolved()
-    for key in ("num_workers", "output_dir", "keep_cache"):
-        del settings[key]
-    for section in (settings, *settings["mix_datasets"]):
-        for key in ("input_path", "tokenizer_path", "eval_data_dir"):
-            place = Path(section.get(key) or "")
-            if place.is_absolute() or str(place).startswith("~"):
-                section[key] = place.name
-    return settings
+    (result / "settings.json").write_text(to_json(settings_without_places(outcome.cfg)), encoding="utf-8")
 
 
 def _publish(cfg: PrepareConfig, result: Path, folder: Path, manifest: dict[str, Any]) -> None:

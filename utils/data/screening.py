@@ -16,7 +16,7 @@ from utils.data.corpus import Corpus, Fate
 from utils.data.decontamination import Findings, ItemSet, Match, Protected, screen
 from utils.data.rejected import Rejected
 from utils.data.store import Store, array_digest
-from utils.data.workers import Workers
+from utils.data.workers import AnyWorkers
 from utils.files import fingerprint
 from utils.log import progress
 
@@ -28,7 +28,7 @@ Task = tuple[Cleaned, np.ndarray, str, str]
 
 
 def decontaminate(
-    corpus: Corpus, sets: Sequence[ItemSet], store: Store, workers: Workers, rejected: Rejected
+    corpus: Corpus, sets: Sequence[ItemSet], store: Store, workers: AnyWorkers, rejected: Rejected
 ) -> dict[str, Any]:
     """Cut protected items out of the training documents of `corpus`.
 

@@ -25,7 +25,7 @@ from utils.data.sources import Source, fetch
 from utils.data.store import Store, array_digest
 from utils.data.tokenizer import MODEL_FILE, Tokenizer, save_hf_tokenizer, train_tokenizer
 from utils.data.units import Unit, iter_units
-from utils.data.workers import Workers, check_stop
+from utils.data.workers import AnyWorkers, check_stop
 from utils.errors import DataError
 from utils.files import fingerprint
 from utils.log import progress
@@ -57,7 +57,7 @@ def rules_of(cfg: PrepareConfig) -> Rules:
 
 
 def clean(
-    cfg: PrepareConfig, sources: list[Source], store: Store, workers: Workers, rejected: Rejected
+    cfg: PrepareConfig, sources: list[Source], store: Store, workers: AnyWorkers, rejected: Rejected
 ) -> tuple[Corpus, Counter[str]]:
     """Clean every document of the sources, in order; return the corpus and what was counted."""
     for source in sources:
@@ -85,16 +85,19 @@ def _units(cfg: PrepareConfig, sources: list[Source]) -> Iterator[Unit]:
         yield from iter_units(source, origin, rules, cfg.text_key, cfg.num_workers)
 
 
-def drop_duplicates(cfg: PrepareConfig, corpus: Corpus, rejected: Rejected) -> None:
+def drop_duplicates(
+    cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, rejected: Rejected
+) -> None:
     """Give the documents that repeat an earlier one their fate, and write down the first of them."""
     exact = exact_families(corpus)
     _report(corpus, Fate.EXACT_DUPLICATE, rejected, exact)
     if cfg.use_minhash:
-        near = _by_rensa if cfg.dedup_engine == "rensa" else _by_datasketch
-        _report(corpus, Fate.NEAR_DUPLICATE, rejected, near(cfg, corpus))
+        is_fast = cfg.dedup_engine == "rensa"
+        near = _by_rensa(cfg, corpus, workers) if is_fast else _by_datasketch(cfg, corpus)
+        _report(corpus, Fate.NEAR_DUPLICATE, rejected, near)
 
 
-def _by_rensa(cfg: PrepareConfig, corpus: Corpus) -> Families:
+def _by_rensa(cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers) -> Families:
     bands = rules_of(cfg).bands
     with progress("near-duplicates", total=bands) as task:
 
@@ -102,7 +105,7 @@ def _by_rensa(cfg: PrepareConfig, corpus: Corpus) -> Families:
             check_stop()
             task.advance(band - task.done)
 
-        return near_families(corpus, bands, cfg.minhash_threshold, watch)
+        return near_families(corpus, bands, cfg.minhash_threshold, workers, watch)
 
 
 def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from utils.errors import Interrupted, LumiError
 from utils.stage import stop_request
@@ -24,6 +24,14 @@ WORTH_A_POOL = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class AnyWorkers(Protocol):
+    """Whatever applies a function to items and returns the results in order."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield function(item) in the order of `items`."""
+        ...
 
 
 class Workers:

@@ -10,6 +10,7 @@ from utils.data.dedup import banding
 from utils.data.dedup_reference import near_duplicates_by_datasketch, word_grams
 from utils.data.duplicates import near_families
 from utils.data.prepare import prepare
+from utils.data.workers import Workers
 
 WORDS = ["w0", "W1", "\u00c9t\u00e9", "\u0436\u0430", "\u4eca\u5929", *(f"w{n}" for n in range(2, 300))]
 
@@ -33,7 +34,7 @@ def test_both_engines_decide_the_same(corpus_of, threshold):
     corpus = corpus_of(texts, threshold)
     corpus.fates[::7] = Fate.OVER_MIXTURE_WEIGHT
     pairs = [(number, text) for number, text in enumerate(texts) if number % 7]
-    fast = near_families(corpus, banding(threshold)[0], threshold)
+    fast = near_families(corpus, banding(threshold)[0], threshold, Workers(1))
     plain = near_duplicates_by_datasketch(pairs, len(texts), threshold)
     assert len(list(fast.later_members())) > 20
     assert [fast.root(n) for n in range(len(texts))] == [plain.root(n) for n in range(len(texts))]

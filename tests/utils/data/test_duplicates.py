@@ -12,6 +12,7 @@ from utils.data.corpus import Fate
 from utils.data.dedup import banding, jaccard
 from utils.data.duplicates import exact_families, near_families
 from utils.data.shingling import shingles
+from utils.data.workers import Workers
 
 
 def _brute_force(texts, threshold):
@@ -32,7 +33,8 @@ def _brute_force(texts, threshold):
 
 
 def _near(corpus, threshold):
-    families = near_families(corpus, banding(threshold)[0], threshold)
+    with Workers(1) as workers:
+        families = near_families(corpus, banding(threshold)[0], threshold, workers)
     dropped = np.flatnonzero(corpus.fates == Fate.NEAR_DUPLICATE).tolist()
     assert dropped == list(families.later_members())
     return {number: families.root(number) for number in dropped}
@@ -48,6 +50,16 @@ def _exact(corpus):
 def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(corpus_of, threshold, related_texts):
     texts = related_texts
     assert _near(corpus_of(texts, threshold), threshold) == _brute_force(texts, threshold)
+
+
+@pytest.mark.parametrize("small", [1, 2, 100])
+def test_pairs_of_small_and_of_large_buckets_are_found(
+    corpus_of, monkeypatch, related_texts, small
+):
+    monkeypatch.setattr(duplicates, "SMALL_BUCKET", small)
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 50)
+    assert _near(corpus_of(related_texts), 0.8) == _brute_force(related_texts, 0.8)
 
 
 def test_a_sort_in_many_ranges_finds_the_same(corpus_of, monkeypatch, related_texts):

@@ -1,0 +1,86 @@
+"""What tells that a corpus was prepared before: hashes of its input and of the settings that count.
+
+Where it lies, how many processes made it and when are none of these.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.config.filters import load_profile
+from utils.config.prepare import PrepareConfig
+from utils.data.decontamination import ItemSet
+from utils.data.shards import read_dataset
+from utils.data.sources import Source
+from utils.data.tokenizer import Tokenizer
+from utils.errors import DataError
+from utils.files import MANIFEST, fingerprint
+
+PIPELINE = 4
+"""Raised when the same input gives another result, so that older folders are not taken for new."""
+SPEEDS = {"num_workers", "output_dir", "keep_cache", "executor", "ray_address"}
+"""Settings that say how, not what; the result does not tell them."""
+PLACES = SPEEDS | {"input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
+"""Settings whose words do not count; what the places hold is hashed instead."""
+
+log = logging.getLogger(__name__)
+
+
+def identity_of(
+    cfg: PrepareConfig, sources: list[Source], protected: Sequence[ItemSet]
+) -> dict[str, Any]:
+    """Return name and hashes that tell whether the same thing was prepared before."""
+    settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
+    settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
+    mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
+    inputs: list[Any] = [source.fingerprint() for source in sources]
+    if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
+        inputs.append(Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256)
+    return {
+        "kind": "dataset",
+        "name": cfg.name,
+        "settings_hash": fingerprint([PIPELINE, settings, mixture]),
+        "input_hash": fingerprint(inputs),
+        "protected": {one.name: fingerprint(list(one.texts)) for one in protected},
+        "sequence_length": cfg.sequence_length,
+    }
+
+
+def is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
+    """Return whether `folder` holds this very result.
+
+    Protected texts that are not at hand now may have been at hand when it was made.
+
+    Raises:
+        DataError: it holds something that is no prepared data set.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder} holds something else: choose another --output_dir")
+    try:
+        manifest = read_dataset(folder)
+    except DataError as error:
+        log.warning("preparing again: %s", error)
+        return False
+    protected = manifest.get("protected") or {}
+    return identity["protected"].items() <= protected.items() and all(
+        manifest.get(key) == value for key, value in identity.items() if key != "protected"
+    )
+
+
+def settings_without_places(cfg: PrepareConfig) -> dict[str, Any]:
+    """Return the resolved settings without the place of the result; paths keep their last part.
+
+    So the folder is the same bytes wherever, and on however many cores, it was made.
+    """
+    settings = cfg.resolved()
+    for key in SPEEDS:
+        del settings[key]
+    for section in (settings, *settings["mix_datasets"]):
+        for key in ("input_path", "tokenizer_path", "eval_data_dir"):
+            place = Path(section.get(key) or "")
+            if place.is_absolute() or str(place).startswith("~"):
+                section[key] = place.name
+    return settings
