@@ -17,12 +17,13 @@ import numpy as np
 
 from utils.config.prepare import PrepareConfig
 from utils.data.cleaned import Cleaned
-from utils.data.corpus import Fate
+from utils.data.corpus import Corpus, Fate
+from utils.data.decisions import drop_duplicates
 from utils.data.prepare import prepare
-from utils.data.rejected import Rejected
+from utils.data.rejected import Losses, Rejected
 from utils.data.shards import iter_documents
 from utils.data.sources import find_source
-from utils.data.steps import clean, drop_duplicates
+from utils.data.steps import clean
 from utils.data.store import Store
 from utils.data.workers import Workers
 
@@ -41,8 +42,9 @@ def deduplicate(corpus: Path, work: Path, workers: int, engine: str) -> list[int
     rejected = Rejected(folder)
     sources = [find_source(one) for one in cfg.sources]
     with Workers(workers) as pool:
-        found, _ = clean(cfg, sources, Store(folder / "store"), pool, rejected)
-        drop_duplicates(cfg, found, pool, rejected)
+        units, _ = clean(cfg, sources, None, Store(folder / "store"), pool, rejected)
+        found = Corpus(units)
+        drop_duplicates(cfg, found, pool, Losses())
         parts = (
             (unit, np.flatnonzero(fates == Fate.TRAIN), folder / f"shard_{number:05d}.jsonl")
             for number, (unit, fates) in enumerate(found.parts())

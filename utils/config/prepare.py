@@ -90,6 +90,8 @@ class PrepareConfig(StageConfig):
     """local: processes on this machine; ray: tasks on a cluster that shares the folders."""
     ray_address: str | None = None
     """Of a running Ray cluster (such as `auto`); a new one on this machine when unset."""
+    grow: bool = True
+    """Make new shards for files that came since, and keep the others; false prepares all anew."""
     keep_cache: bool = True
     """Keep what the steps made beside the result, so that other settings or files cost less."""
 

@@ -34,6 +34,8 @@ class Outcome:
     """Characters the tokenizer was trained on; 0 for one that was used again."""
     decontamination: dict[str, Any] | None
     """What was found of the protected texts; None: not looked for."""
+    rounds: list[int]
+    """Files of each round, for an input that can grow."""
 
 
 def statistics(outcome: Outcome) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def statistics(outcome: Outcome) -> dict[str, Any]:
         "document_characters": _percentiles(lengths),
         "language_unknown": outcome.counts["language_unknown"],
         "files": source_files(outcome.sources),
+        "rounds": _rounds(outcome),
         "sources": _sources(outcome),
         "labels": _labels(outcome),
         "splits": _splits(outcome.splits),
@@ -135,6 +138,20 @@ def _sources(outcome: Outcome) -> list[dict[str, Any]]:
             }
         )
     return entries
+
+
+def _rounds(outcome: Outcome) -> list[dict[str, int]]:
+    """Return files and documents of each round of an input that can grow."""
+    corpus = outcome.corpus
+    firsts = [0, *corpus.borders[:-1]]
+    kept = [
+        sum(int(np.count_nonzero(fates <= KEPT)) for _, fates in corpus.parts(first, last))
+        for first, last in zip(firsts, corpus.borders, strict=True)
+    ]
+    return [
+        {"files": files, "documents": documents}
+        for files, documents in zip(outcome.rounds, kept, strict=False)
+    ]
 
 
 def _labels(outcome: Outcome) -> dict[str, int]:

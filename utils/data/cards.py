@@ -52,8 +52,18 @@ def _sources(stats: dict[str, Any]) -> str:
     head = ("source", "input", "documents", "characters", "wanted share", "observed share")
     skipped = ", ".join(f"{count} {kind}" for kind, count in stats["files"]["skipped"].items())
     files = f"Local files read: {stats['files']['read']:,}; kinds left out: {skipped or 'none'}."
-    parts = ["## Sources", _table(head, rows), _label_text(stats["labels"]), files]
+    parts = ["## Sources", _table(head, rows), _label_text(stats["labels"]), files, _rounds(stats)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _rounds(stats: dict[str, Any]) -> str:
+    if len(stats["rounds"]) < 2:
+        return ""
+    sizes = [f"{one['documents']:,} from {one['files']:,} files" for one in stats["rounds"]]
+    return (
+        f"Documents by round: {', then '.join(sizes)}. Shards, fates and splits of earlier rounds "
+        "were kept; the tokenizer is that of the first."
+    )
 
 
 def _rules(stats: dict[str, Any]) -> str:
@@ -116,8 +126,9 @@ def _decontamination(stats: dict[str, Any]) -> str:
 {_table(head, rows)}
 {benchmarks}
 Where a training document holds at least 80 % of the word 13-grams of an item, its paragraphs with
-any of them are cut out (`rejected/contaminated.jsonl`); {found["paragraphs_marked"]:,} other
-paragraphs that share some with any item stay (`rejected/overlapping.jsonl`)."""
+any of them are cut out (`rejected/contaminated.jsonl`, and of the validation split
+`rejected/in_validation.jsonl`); {found["paragraphs_marked"]:,} other paragraphs that share some
+with any item stay (`rejected/overlapping.jsonl`)."""
 
 
 def _splits(stats: dict[str, Any]) -> str:

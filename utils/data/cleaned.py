@@ -18,8 +18,9 @@ import numpy as np
 import orjson
 import zstandard
 
-from utils.data.filters import Refined, Rejection, refine
+from utils.data.filters import Refined, refine
 from utils.data.records import BadLine, row_line
+from utils.data.rejected import Losses
 from utils.data.store import Store
 from utils.data.units import Unit
 
@@ -27,8 +28,6 @@ FRAME_BYTES = 1 << 15
 ZSTD_LEVEL = 1
 CACHED_FRAMES, CACHED_UNITS = 512, 256
 MAX_KEY = (1 << 64) - 1
-SAMPLES_PER_REASON = 100
-"""Rejected documents of a reason that are kept for inspection."""
 
 
 def clean_unit(task: tuple[str, Unit]) -> str:
@@ -56,9 +55,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._dropped: dict[str, list[int]] = {}
-        self._samples: dict[str, list[dict[str, str | int]]] = {}
-        self._bad: list[dict[str, str | int]] = []
+        self._losses = Losses()
         self._labels: dict[str, int] = {}
         self._label_numbers: list[int] = []
         self._characters: list[int] = []
@@ -71,14 +68,15 @@ class _Writer:
         self._starts: list[int] = []
 
     def bad(self, line: BadLine) -> None:
-        self._bad.append(
+        self._losses.bad(
             {"file": line.file, "line": line.line, "reason": line.reason, "bytes": line.characters}
         )
 
     def add(self, refined: Refined) -> None:
         self._counts.update(refined.counts)  # `+=` would lose negative counts
         for rejection in refined.rejections:
-            self._reject(rejection)
+            self._losses.count(rejection.reason, 1, rejection.characters)
+            self._losses.sample(rejection.reason, rejection.record())
         for line in refined.lines:
             self._starts.append(len(self._open))
             self._open += line
@@ -89,13 +87,6 @@ class _Writer:
         self._keys.append(refined.keys)
         for label in refined.labels:
             self._label_numbers.append(self._labels.setdefault(label, len(self._labels)))
-
-    def _reject(self, rejection: Rejection) -> None:
-        counts = self._dropped.setdefault(rejection.reason, [0, 0])
-        counts[0] += 1
-        counts[1] += rejection.characters
-        if counts[0] <= SAMPLES_PER_REASON:
-            self._samples.setdefault(rejection.reason, []).append(rejection.record())
 
     def _close_frame(self) -> None:
         if self._open:
@@ -131,10 +122,8 @@ class _Writer:
             "documents": len(self._starts),
             "characters": sum(self._characters),
             "counts": dict(self._counts),
-            "dropped": self._dropped,
-            "samples": self._samples,
-            "bad": self._bad,
             "labels": list(self._labels),
+            **self._losses.record(),
         }
 
 

@@ -3,7 +3,8 @@
 A document takes one byte of memory; everything else is read from the store when it is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
@@ -28,33 +29,67 @@ SPLITS = {"train": Fate.TRAIN, "val": Fate.VALIDATION}
 
 
 class Corpus:
-    """The documents of all units in reading order."""
+    """The documents of all units in reading order.
 
-    def __init__(self, units: list[Cleaned]) -> None:
-        self.units = units
-        self.starts = np.cumsum([0, *(unit.documents for unit in units)])
+    They come in rounds: what was decided about the documents of earlier rounds is settled when
+    those of a later one come, and is never changed again.
+    """
+
+    def __init__(self, units: Sequence[Cleaned] = ()) -> None:
+        self.units: list[Cleaned] = []
+        self.starts = np.zeros(1, np.int64)
         """Number of the first document of each unit, and of all documents."""
-        self.fates = np.zeros(len(self), np.uint8)
-        self.results = {unit.name for unit in units}
+        self.fates = np.zeros(0, np.uint8)
+        self.borders: list[int] = []
+        """Units up to the end of each round."""
+        self.results: set[str] = set()
         """Names of the stored results that this corpus and what follows from it are made of."""
+        if units:
+            self.grow(units)
+
+    def grow(self, units: Sequence[Cleaned]) -> None:
+        """Append the units of a round; all documents so far are settled."""
+        self.units += units
+        self.borders.append(len(self.units))
+        ends = np.cumsum([unit.documents for unit in units], dtype=np.int64) + len(self)
+        self.starts = np.concatenate((self.starts, ends))
+        new = np.zeros(len(self) - len(self.fates), np.uint8)
+        self.fates = np.concatenate((self.fates, new))
+        self.results.update(unit.name for unit in units)
+
+    @property
+    def first_new_unit(self) -> int:
+        """Number of the first unit of the newest round."""
+        return self.borders[-2] if len(self.borders) > 1 else 0
+
+    @property
+    def num_settled(self) -> int:
+        """Documents of all rounds but the newest: the first so many."""
+        return int(self.starts[self.first_new_unit])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def place(self, number: int) -> tuple[Cleaned, int]:
-        """Return the unit of a document and its number within the unit."""
+        """Return the unit of a document, as it was cleaned, and its number within the unit."""
         at = int(np.searchsorted(self.starts, number, "right")) - 1
-        return self.units[at], number - int(self.starts[at])
+        return replace(self.units[at], cuts=""), number - int(self.starts[at])
 
     def row(self, number: int) -> dict[str, str]:
-        """Return a document as {"id", "text", "source"}."""
+        """Return a document, as it was cleaned, as {"id", "text", "source"}."""
         unit, own = self.place(number)
         return unit.row(own)
 
-    def parts(self) -> Iterator[tuple[Cleaned, np.ndarray]]:
-        """Yield each unit with the fates of its documents, which may be changed in place."""
-        for unit, start in zip(self.units, self.starts.tolist(), strict=False):
-            yield unit, self.fates[start : start + unit.documents]
+    def parts(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[Cleaned, np.ndarray]]:
+        """Yield units [first, last) with the fates of their documents, to be changed in place."""
+        for at, unit in enumerate(self.units[first:last], start=first):
+            yield unit, self.fates[self.starts[at] : self.starts[at + 1]]
+
+    def new_parts(self) -> Iterator[tuple[Cleaned, np.ndarray]]:
+        """Yield the units of the newest round with the fates of their documents."""
+        return self.parts(self.first_new_unit)
 
     def count(self, fate: Fate) -> int:
         """Return how many documents have a fate."""

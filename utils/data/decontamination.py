@@ -14,7 +14,7 @@ Legend: I items, G grams of all items.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -223,6 +223,20 @@ class Findings:
         self._cut[at] += 1
         where = f"item {own + 1} of {self._sets[at].name}"
         return record | {"detail": f"{match.share:.0%} of the 13-grams of {where}"}
+
+    def is_of_last_set(self, match: Match) -> bool:
+        """Return whether the item of a match is one of the last set."""
+        return match.item is not None and match.item >= self._ends[-1] - len(self._sets[-1].texts)
+
+    def state(self) -> dict[str, Any]:
+        """Return the findings for `go_on`."""
+        return {"found": [sorted(one) for one in self._found], "cut": self._cut, "marked": self._marked}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Count on from the findings of an earlier round of the same sets; the last may be longer."""
+        self._found = [set(one) for one in state["found"]]
+        self._cut = list(state["cut"])
+        self._marked = state["marked"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the findings for stats.json."""

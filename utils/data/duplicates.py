@@ -62,13 +62,16 @@ def near_families(
     `watch(bands done)` is called for progress.
     """
     families = Families(len(corpus))
+    settled = corpus.num_settled
     grams = GramSets(lambda number: shingles(corpus.row(number)["text"]))
     pairs: list[np.ndarray] = []
     for band in range(bands):
         for keys, numbers in _sorted_parts(corpus, 1 + band):
             for bucket in _buckets(keys, numbers):
+                if bucket[-1] < settled:
+                    continue
                 if len(bucket) <= SMALL_BUCKET:
-                    pairs.append(np.array(list(combinations(bucket, 2))))
+                    pairs.append(_pairs(bucket, settled))
                 else:
                     watch(band)
                     connect(bucket, families, grams, threshold)
@@ -79,6 +82,11 @@ def near_families(
     _compare(corpus, pairs, families, threshold, workers)
     mark(corpus, families)
     return families
+
+
+def _pairs(bucket: list[int], settled: int) -> np.ndarray:
+    """Return the pairs of a bucket with a document that is not settled, int64 [pairs, 2]."""
+    return np.array([(a, b) for a, b in combinations(bucket, 2) if b >= settled], np.int64)
 
 
 def _compare(
@@ -118,14 +126,15 @@ def similar(task: tuple[float, list[tuple[Place, Place]]]) -> list[bool]:
 
 
 def mark(corpus: Corpus, families: Families) -> None:
-    """Give all but the first of each family of near-duplicates their fate."""
-    corpus.fates[list(families.later_members())] = Fate.NEAR_DUPLICATE
+    """Give all but the first of each family of near-duplicates their fate; settled ones keep theirs."""
+    later = np.fromiter(families.later_members(), np.int64)
+    corpus.fates[later[later >= corpus.num_settled]] = Fate.NEAR_DUPLICATE
 
 
 def _sorted_parts(corpus: Corpus, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the keys of a row in order, a range at a time, with the documents they belong to.
 
-    Only documents that are still to be kept take part; those of equal keys are in reading order.
+    All but exact duplicates take part; documents of equal keys are in reading order.
     """
     parts = max(1, math.ceil(len(corpus) * BYTES_PER_KEY / SORT_BYTES))
     bounds = [KEYS * part // parts for part in range(parts + 1)]
@@ -135,7 +144,7 @@ def _sorted_parts(corpus: Corpus, row: int) -> Iterator[tuple[np.ndarray, np.nda
         for unit, start in zip(corpus.units, corpus.starts.tolist(), strict=False):
             found, own = unit.keys_between(row, low, high)
             place = own.astype(np.int64) + start
-            alive = corpus.fates[place] == Fate.TRAIN
+            alive = corpus.fates[place] != Fate.EXACT_DUPLICATE
             keys.append(found[alive])
             numbers.append(place[alive])
         joined = np.concatenate(keys)

@@ -1,6 +1,6 @@
 """Turns the kept documents of a corpus into ids, unit by unit, and those into shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import tee
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from utils.data.cleaned import Cleaned
-from utils.data.corpus import SPLITS, Corpus
+from utils.data.corpus import KEPT, SPLITS, Corpus
 from utils.data.shards import Encoded, SplitWriter
-from utils.data.store import Store, array_digest
+from utils.data.store import array_digest
 from utils.data.tokenizer import Tokenizer
 from utils.data.word_encoder import WordEncoder
 from utils.data.workers import AnyWorkers
@@ -28,30 +28,41 @@ Task = tuple[Cleaned, dict[str, np.ndarray], tuple[str, str], str]
 
 
 def write_shards(
-    corpus: Corpus, tokenizer_dir: Path, store: Store, workers: AnyWorkers, result: Path, size: int
+    corpus: Corpus,
+    tokenizer_dir: Path,
+    workers: AnyWorkers,
+    result: Path,
+    size: int,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write the shards of all splits, of `size` tokens each, into the folder `result`.
 
-    Returns the entry of each split for the manifest.
+    Each round of the corpus begins new ones. `earlier` holds the entries of all but the newest
+    round, whose shards are in the folder already. Returns the entry of each split for the manifest.
     """
     (result / "tokens").mkdir(parents=True, exist_ok=True)
-    tasks, again = tee(_tasks(corpus, tokenizer_dir))
-    writers = {split: SplitWriter(result, split, size) for split in SPLITS}
-    with progress("encoding", total=corpus.num_kept) as bar, writers["train"], writers["val"]:
+    first = corpus.first_new_unit if earlier else 0
+    tasks, again = tee(_tasks(corpus, tokenizer_dir, first))
+    writers = {split: SplitWriter(result, split, size, (earlier or {}).get(split)) for split in SPLITS}
+    total = sum(int(np.count_nonzero(fates <= KEPT)) for _, fates in corpus.parts(first))
+    with progress("encoding", total=total) as bar, writers["train"], writers["val"]:
         done = workers.map(encode_unit, tasks)
-        for name, (unit, parts, _, _) in zip(done, again, strict=True):
+        numbered = enumerate(zip(done, again, strict=True), start=first)
+        for at, (name, (unit, parts, _, _)) in numbered:
             corpus.results.add(name)
-            arrays = store.arrays(name)
+            arrays = unit.store.arrays(name)
             for split, numbers in parts.items():
+                if at in corpus.borders:
+                    writers[split].end_shard()
                 columns = (arrays[f"{split}_{column}"] for column in COLUMNS)
                 writers[split].write(Encoded(list(unit.lines(numbers.tolist())), *columns))
                 bar.advance(len(numbers))
     return {split: writer.summary for split, writer in writers.items()}
 
 
-def _tasks(corpus: Corpus, tokenizer_dir: Path) -> Iterator[Task]:
+def _tasks(corpus: Corpus, tokenizer_dir: Path, first: int) -> Iterator[Task]:
     sha256 = Tokenizer.load(tokenizer_dir).sha256
-    for unit, fates in corpus.parts():
+    for unit, fates in corpus.parts(first):
         parts = {split: np.flatnonzero(fates == fate) for split, fate in SPLITS.items()}
         content = [ENCODING, unit.name, unit.cuts, sha256, array_digest(fates)]
         yield unit, parts, (str(tokenizer_dir.absolute()), sha256), f"ids-{fingerprint(content)}"

@@ -17,9 +17,9 @@ from utils.data.tokenizer import Tokenizer
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint
 
-PIPELINE = 4
+PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""
-SPEEDS = {"num_workers", "output_dir", "keep_cache", "executor", "ray_address"}
+SPEEDS = {"num_workers", "output_dir", "keep_cache", "executor", "ray_address", "grow"}
 """Settings that say how, not what; the result does not tell them."""
 PLACES = SPEEDS | {"input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
 """Settings whose words do not count; what the places hold is hashed instead."""
@@ -34,23 +34,21 @@ def identity_of(
     settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
     settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
     mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
-    inputs: list[Any] = [source.fingerprint() for source in sources]
+    tokenizer = None
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
-        inputs.append(Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256)
+        tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256
     return {
         "kind": "dataset",
         "name": cfg.name,
-        "settings_hash": fingerprint([PIPELINE, settings, mixture]),
-        "input_hash": fingerprint(inputs),
+        "settings_hash": fingerprint([PIPELINE, settings, mixture, tokenizer]),
+        "input_hash": fingerprint([source.fingerprint() for source in sources]),
         "protected": {one.name: fingerprint(list(one.texts)) for one in protected},
         "sequence_length": cfg.sequence_length,
     }
 
 
 def is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
-    """Return whether `folder` holds this very result.
-
-    Protected texts that are not at hand now may have been at hand when it was made.
+    """Return whether `folder` holds this very result, whole.
 
     Raises:
         DataError: it holds something that is no prepared data set.
@@ -64,9 +62,18 @@ def is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     except DataError as error:
         log.warning("preparing again: %s", error)
         return False
+    return is_of(manifest, identity)
+
+
+def is_of(manifest: dict[str, Any], identity: dict[str, Any], *, of_input: bool = True) -> bool:
+    """Return whether a manifest has this identity; without `of_input`, of whatever input it is.
+
+    Protected texts that are not at hand now may have been at hand when it was made.
+    """
+    keys = identity.keys() - {"protected"} - (set() if of_input else {"input_hash"})
     protected = manifest.get("protected") or {}
     return identity["protected"].items() <= protected.items() and all(
-        manifest.get(key) == value for key, value in identity.items() if key != "protected"
+        manifest.get(key) == identity[key] for key in keys
     )
 
 

@@ -8,9 +8,10 @@ beside it, so that a run that was stopped goes on, and another one does only wha
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,21 @@ from typing import Any
 from utils.config.prepare import PrepareConfig
 from utils.data.accounts import Outcome, statistics
 from utils.data.cards import data_card, tokenizer_card
-from utils.data.corpus import Fate
+from utils.data.corpus import Corpus, Fate
+from utils.data.decisions import Decisions, decide
 from utils.data.decontamination import ItemSet
 from utils.data.encoding import write_shards
+from utils.data.growth import Files, rounds_of, take_shards, write_rounds
 from utils.data.identity import identity_of, is_prepared, settings_without_places
 from utils.data.language import check_language
 from utils.data.ray_workers import RayWorkers
 from utils.data.rejected import Rejected
-from utils.data.screening import decontaminate
-from utils.data.selection import split
 from utils.data.shards import read_dataset, token_dtype
 from utils.data.sources import Source, find_source
-from utils.data.steps import balance_sources, clean, drop_duplicates, make_tokenizer
+from utils.data.steps import clean, make_tokenizer
 from utils.data.store import Store
 from utils.data.tokenizer import Tokenizer
-from utils.data.workers import Workers
+from utils.data.workers import AnyWorkers, Workers
 from utils.disk import disk_errors
 from utils.errors import DataError
 from utils.files import (
@@ -78,14 +79,17 @@ def prepare(
         recover_folder(folder)
         shutil.rmtree(work, ignore_errors=True)  # what a kill left
         store.tidy()
+        rounds = rounds_of(cfg, sources, folder, identity)
+        identity["input_hash"] = fingerprint([identity["input_hash"], len(rounds), rounds])
         if is_prepared(folder, identity):
             log.info("%s is already prepared: same input, same settings", folder)
         else:
             # Once more inside, to tell the free space before the scratch folder is gone.
             with _scratch(work) as result, disk_errors(folder, needed_bytes):
-                summary, used = _build(cfg, sources, store, result, protected)
-                _publish(cfg, result, folder, identity | summary)
-            store.sweep(used if cfg.keep_cache else ())
+                build = _Build(cfg, sources, rounds, protected, store, result)
+                manifest = identity | build.run(folder)
+                _publish(result, folder, manifest, is_grown=build.has_taken_shards)
+            store.sweep(build.used if cfg.keep_cache else ())
         _copy_tokenizer(cfg, folder)
     return folder
 
@@ -108,51 +112,72 @@ def _scratch(work: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _build(
-    cfg: PrepareConfig,
-    sources: list[Source],
-    store: Store,
-    result: Path,
-    protected: Sequence[ItemSet],
-) -> tuple[dict[str, Any], set[str]]:
-    """Write everything but the manifest into `result`.
+@dataclass
+class _Build:
+    """Everything but the manifest, written into the folder `result`."""
 
-    Returns the manifest's other keys and the names of the stored results it was made of.
-    """
-    clock = _Clock()
-    rejected = Rejected(result)
-    with _workers(cfg) as workers:
-        corpus, counts = clean(cfg, sources, store, workers, rejected)
-        clock.lap("read and clean")
-        drop_duplicates(cfg, corpus, workers, rejected)
-        clock.lap("deduplicate")
-        balance_sources(corpus, [source.weight for source in cfg.sources], rejected)
-        _check_enough(corpus.num_kept, counts, rejected)
-        split(corpus, cfg.train_ratio)
-        found = None
-        if cfg.decontaminate:
-            found = decontaminate(corpus, protected, store, workers, rejected)
-            _check_enough(corpus.count(Fate.TRAIN), counts, rejected, least=1)
-            clock.lap("decontaminate")
-        rejected.close()
-        tokenizer, trained_on = make_tokenizer(cfg, corpus, store, result / "tokenizer")
-        clock.lap("tokenizer")
-        splits = write_shards(
-            corpus, result / "tokenizer", store, workers, result, cfg.shard_tokens
+    cfg: PrepareConfig
+    sources: list[Source]
+    rounds: list[Files]
+    protected: Sequence[ItemSet]
+    store: Store
+    result: Path
+    used: set[str] = field(default_factory=set)
+    """Names of the stored results it was made of."""
+    has_taken_shards: bool = False
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Return the manifest's keys; the shards of earlier rounds are taken from `folder`."""
+        cfg, clock = self.cfg, _Clock()
+        rejected = Rejected(self.result)
+        with _workers(cfg) as workers:
+            corpus, counts, report = self._decided(workers, rejected, clock)
+            rejected.close()
+            tokenizer, trained_on = make_tokenizer(
+                cfg, corpus, self.store, self.result / "tokenizer"
+            )
+            clock.lap("tokenizer")
+            earlier = take_shards(folder, self.rounds[:-1], self.result)
+            self.has_taken_shards = earlier is not None
+            splits = write_shards(
+                corpus, self.result / "tokenizer", workers, self.result, cfg.shard_tokens, earlier
+            )
+            clock.lap("encode and write")
+        assert sum(split["documents"] for split in splits.values()) == corpus.num_kept
+        self.used = corpus.results
+        _describe(
+            Outcome(
+                cfg, self.sources, counts, rejected, corpus, splits, tokenizer, trained_on, report,
+                [len(files) for files in self.rounds],
+            ),  # fmt: skip
+            self.result,
         )
-        clock.lap("encode and write")
-    outcome = Outcome(
-        cfg, sources, counts, rejected, corpus, splits, tokenizer, trained_on, found
-    )  # fmt: skip
-    _describe(outcome, result)
-    log.info("seconds: %s", clock)
-    summary = {
-        "tokenizer_sha256": tokenizer.sha256,
-        "vocab_size": tokenizer.vocab_size,
-        "token_dtype": token_dtype(tokenizer.vocab_size),
-        "splits": splits,
-    }
-    return summary, corpus.results
+        write_rounds(self.result, self.rounds)
+        log.info("seconds: %s", clock)
+        return {
+            "tokenizer_sha256": tokenizer.sha256,
+            "vocab_size": tokenizer.vocab_size,
+            "token_dtype": token_dtype(tokenizer.vocab_size),
+            "splits": splits,
+        }
+
+    def _decided(
+        self, workers: AnyWorkers, rejected: Rejected, clock: "_Clock"
+    ) -> tuple[Corpus, Counter[str], dict[str, Any] | None]:
+        """Clean the input and decide what becomes of it, round by round."""
+        corpus, counts = Corpus(), Counter[str]()
+        decisions: Decisions | None = None
+        for files in self.rounds or [None]:
+            units, counted = clean(self.cfg, self.sources, files, self.store, workers, rejected)
+            clock.lap("read and clean")
+            corpus.grow(units)
+            counts.update(counted)
+            decisions = decide(self.cfg, corpus, self.protected, self.store, workers, decisions)
+            clock.lap("decide")
+            rejected.merge(decisions.losses)
+        _check_enough(corpus.num_kept, counts, rejected)
+        _check_enough(corpus.count(Fate.TRAIN), counts, rejected, least=1)
+        return corpus, counts, decisions.report if decisions else None
 
 
 def _workers(cfg: PrepareConfig) -> Workers | RayWorkers:
@@ -188,12 +213,14 @@ def _describe(outcome: Outcome, result: Path) -> None:
     (result / "settings.json").write_text(to_json(settings_without_places(outcome.cfg)), encoding="utf-8")
 
 
-def _publish(cfg: PrepareConfig, result: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Put the finished folder in its place; what was there is moved aside first."""
+def _publish(
+    result: Path, folder: Path, manifest: dict[str, Any], *, is_grown: bool
+) -> None:
+    """Put the finished folder in its place; one that it did not grow out of is moved aside."""
     with atomic_folder(folder, **manifest) as partial:
         for path in sorted(result.iterdir()):
             path.rename(partial / path.name)
-        if folder.exists():
+        if folder.exists() and not is_grown:
             move_aside(folder)
     train, validation = manifest["splits"]["train"], manifest["splits"]["val"]
     log.info(

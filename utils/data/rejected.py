@@ -5,10 +5,44 @@ Knows nothing about why a document is rejected.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from utils.data.cleaned import SAMPLES_PER_REASON
+SAMPLES_PER_REASON = 100
+"""Rejected documents of a reason that are kept for inspection."""
+BAD_LINES = "bad_lines"
+
+Sample = Mapping[str, str | int]
+
+
+class Losses:
+    """What a step takes out, with the first of each reason; `record` goes into the store."""
+
+    def __init__(self) -> None:
+        self._dropped: dict[str, list[int]] = {}
+        self._samples: dict[str, list[Sample]] = {}
+        self._bad: list[Sample] = []
+
+    def count(self, reason: str, documents: int, characters: int) -> None:
+        """Count dropped documents, or with 0 documents what was cut out of one that stays."""
+        counts = self._dropped.setdefault(reason, [0, 0])
+        counts[0] += documents
+        counts[1] += characters
+
+    def sample(self, name: str, sample: Sample) -> None:
+        """Write down something without counting it; the first hundred of a name are kept."""
+        samples = self._samples.setdefault(name, [])
+        if len(samples) < SAMPLES_PER_REASON:
+            samples.append(sample)
+
+    def bad(self, line: Sample) -> None:
+        """Write down and count a line that could not be read."""
+        self._bad.append(line)
+
+    def record(self) -> dict[str, Any]:
+        """Return everything for `Rejected.merge`."""
+        return {"dropped": self._dropped, "samples": self._samples, "bad": self._bad}
 
 
 class Rejected:
@@ -18,56 +52,33 @@ class Rejected:
         self._folder = folder / "rejected"
         self._folder.mkdir(parents=True)
         self._files: dict[str, BinaryIO] = {}
+        self._written: Counter[str] = Counter()
         self.documents: Counter[str] = Counter()
         self.characters: Counter[str] = Counter()
-        self._marked: Counter[str] = Counter()
         self.bad_lines = 0
         self.bad_characters = 0
         self.first_bad: dict[str, Any] | None = None
 
-    def drop(self, reason: str, characters: int, record: dict[str, str | int]) -> None:
-        """Count a dropped document; the first hundred of a reason are written down."""
-        if self.documents[reason] < SAMPLES_PER_REASON:
-            self.write(reason, record)
-        self.count(reason, 1, characters)
-
-    def count(self, reason: str, documents: int, characters: int) -> None:
-        """Count dropped documents."""
-        self.documents[reason] += documents
-        self.characters[reason] += characters
-
-    def merge(self, unit: dict[str, Any]) -> None:
-        """Take over what a unit's record says of rejected documents and bad lines."""
-        for reason, samples in unit["samples"].items():
-            for record in samples[: max(SAMPLES_PER_REASON - self.documents[reason], 0)]:
-                self.write(reason, record)
-        for reason, (documents, characters) in unit["dropped"].items():
-            self.count(reason, documents, characters)
-        for bad in unit["bad"]:
+    def merge(self, record: Mapping[str, Any]) -> None:
+        """Take over what the record of a step says of rejected documents and bad lines."""
+        for name, samples in record["samples"].items():
+            for sample in samples[: max(SAMPLES_PER_REASON - self._written[name], 0)]:
+                self._write(name, sample)
+        for reason, (documents, characters) in record["dropped"].items():
+            self.documents[reason] += documents
+            self.characters[reason] += characters
+        for bad in record["bad"]:
             self.bad_lines += 1
             self.bad_characters += bad["bytes"]
             self.first_bad = self.first_bad or bad
-            self.write("bad_lines", bad)
+            self._write(BAD_LINES, bad)
 
-    def cut(self, reason: str, characters: int, records: list[dict[str, str | int]]) -> None:
-        """Count what was cut out of a document that stays; the first parts are written down."""
-        self.documents[reason] += 0
-        self.characters[reason] += characters
-        self.mark(reason, records)
-
-    def mark(self, name: str, records: list[dict[str, str | int]]) -> None:
-        """Write down the first hundred of what was noticed, without counting it as lost."""
-        for record in records:
-            self._marked[name] += 1
-            if self._marked[name] <= SAMPLES_PER_REASON:
-                self.write(name, record)
-
-    def write(self, name: str, record: dict[str, str | int]) -> None:
-        """Write down something without counting it."""
+    def _write(self, name: str, sample: Sample) -> None:
         if name not in self._files:
             self._files[name] = (self._folder / f"{name}.jsonl").open("wb")
-        line = json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n"
+        line = json.dumps(sample, ensure_ascii=False, sort_keys=True) + "\n"
         self._files[name].write(line.encode("utf-8", "replace"))
+        self._written[name] += 1
 
     def close(self) -> None:
         """End all files."""

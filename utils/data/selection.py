@@ -78,15 +78,15 @@ def rank_limit(blocks: Callable[[], Iterable[Block]], wanted: float) -> int:
 
 
 def split(corpus: Corpus, train_ratio: float) -> None:
-    """Give the documents whose rank lies above `train_ratio` to the validation split.
+    """Give the new documents whose rank lies above `train_ratio` to the validation split.
 
     A document's place depends on its own text only, so more data moves nothing from one split to
-    the other. Of a corpus too small for that, the document with the highest (lowest) rank is moved
-    so that neither split is empty; this needs two documents.
+    the other. Of a corpus too small for that, the new document with the highest (lowest) rank is
+    moved so that neither split is empty; this needs two documents.
     """
     highest, lowest = (-1, -1), (MAX_RANK + 1, -1)
-    start = 0
-    for unit, fates in corpus.parts():
+    start = corpus.num_settled
+    for unit, fates in corpus.new_parts():
         numbers = np.flatnonzero(fates == Fate.TRAIN)
         if len(numbers):
             ranks = unit.column("digests")[numbers, 0]
@@ -96,7 +96,7 @@ def split(corpus: Corpus, train_ratio: float) -> None:
             lowest = min(lowest, (int(ranks[bottom]), start + int(numbers[bottom])))
         start += len(fates)
     train, validation = corpus.count(Fate.TRAIN), corpus.count(Fate.VALIDATION)
-    if train + validation < 2:
+    if train + validation < 2 or highest[1] < 0:
         return
     if not validation:
         corpus.fates[highest[1]] = Fate.VALIDATION
@@ -107,15 +107,17 @@ def split(corpus: Corpus, train_ratio: float) -> None:
 def sample(corpus: Corpus, budget: int) -> Iterator[tuple[Cleaned, np.ndarray]]:
     """Yield units with the training documents of a fair sample of about `budget` characters.
 
-    All of them where these are fewer, and one at least. Its ranks are those of another hash than
-    the one that splits.
+    All of them where these are fewer, and one at least; of the first round, so that what is made
+    from the sample stays when a corpus grows. Its ranks are those of another hash than the one
+    that splits.
     """
+    first_round = corpus.borders[0]
     total, lowest = 0, MAX_RANK
-    for unit, fates in corpus.parts():
+    for unit, fates in corpus.parts(last=first_round):
         chosen = fates == Fate.TRAIN
         total += int(unit.column("characters")[chosen].sum())
         lowest = min([lowest, *unit.column("digests")[chosen, 1].tolist()])
     limit = MAX_RANK if total <= budget else max(int(RANKS * budget / total), lowest)
-    for unit, fates in corpus.parts():
+    for unit, fates in corpus.parts(last=first_round):
         numbers = np.flatnonzero(fates == Fate.TRAIN)
         yield unit, numbers[unit.column("digests")[numbers, 1] <= np.uint64(limit)]

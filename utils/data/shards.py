@@ -7,6 +7,7 @@ Knows nothing about how documents were chosen.
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, overload
@@ -43,17 +44,20 @@ class Encoded:
 class SplitWriter:
     """Writes the shards of a split; `summary` is its entry for the manifest.
 
-    A new shard begins after the document with which `shard_tokens` is reached.
+    A new shard begins after the document with which `shard_tokens` is reached, and where asked for.
+    `earlier` is the entry of shards that are in the folder already.
     """
 
-    def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
-        self.summary: dict[str, Any] = {
+    def __init__(
+        self, folder: Path, split: str, shard_tokens: int, earlier: dict[str, Any] | None = None
+    ) -> None:
+        self.summary = deepcopy(earlier) if earlier is not None else {
             "documents": 0,
             "tokens": 0,
             "text_bytes": 0,
             "text_shards": [],
             "token_shards": [],
-        }
+        }  # fmt: skip
         self._folder = folder
         self._split = split
         self._shard_tokens = shard_tokens
@@ -64,7 +68,7 @@ class SplitWriter:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._close()
+        self.end_shard()
 
     def write(self, batch: Encoded) -> None:
         """Append documents."""
@@ -83,7 +87,7 @@ class SplitWriter:
             self._end += end - begin
             first, begin = last, end
             if self._end >= self._shard_tokens:
-                self._close()
+                self.end_shard()
         self.summary["documents"] += len(ends)
         self.summary["tokens"] += begin
         self.summary["text_bytes"] += int(batch.text_bytes.sum(dtype=np.int64))
@@ -97,7 +101,8 @@ class SplitWriter:
         self.summary["text_shards"].append(names[0])
         self.summary["token_shards"].append(names[1])
 
-    def _close(self) -> None:
+    def end_shard(self) -> None:
+        """Let the next document begin a new shard."""
         for file in self._files:
             file.close()
         self._files = []

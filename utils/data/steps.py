@@ -5,7 +5,7 @@ Each takes what the earlier ones made and gives the next what it needs; none kno
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import tee
 from pathlib import Path
 
@@ -34,8 +34,6 @@ TOKENIZER_CHARACTERS = 20_000_000
 """Text the tokenizer is trained on at most: twice as much makes tokens 0.1 % longer."""
 TRAINING = 1
 """Raised when the same text gives another tokenizer."""
-SAMPLE_CHARACTERS = 500
-"""Beginning of a dropped document that is written down."""
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +55,23 @@ def rules_of(cfg: PrepareConfig) -> Rules:
 
 
 def clean(
-    cfg: PrepareConfig, sources: list[Source], store: Store, workers: AnyWorkers, rejected: Rejected
-) -> tuple[Corpus, Counter[str]]:
-    """Clean every document of the sources, in order; return the corpus and what was counted."""
+    cfg: PrepareConfig,
+    sources: list[Source],
+    files: Collection[str] | None,
+    store: Store,
+    workers: AnyWorkers,
+    rejected: Rejected,
+) -> tuple[list[Cleaned], Counter[str]]:
+    """Clean every document of the sources, in order; return the units and what was counted.
+
+    Of local sources only the files with these names; all when None.
+    """
     for source in sources:
         fetch(source, cfg.num_workers)
     counts: Counter[str] = Counter()
     cleaned: list[Cleaned] = []
     kept = 0
-    units, sent = tee(_units(cfg, sources))
+    units, sent = tee(_units(cfg, sources, files))
     with progress("reading and cleaning") as task:
         done = workers.map(clean_unit, ((str(store.folder), unit) for unit in sent))
         for name, unit in zip(done, units, strict=True):
@@ -76,76 +82,15 @@ def clean(
             kept += record["documents"]
             label = sources[unit.origin].label
             task.advance(record["counts"].get("documents_in", 0), f"{kept:,} kept from {label}")
-    return Corpus(cleaned), counts
+    return cleaned, counts
 
 
-def _units(cfg: PrepareConfig, sources: list[Source]) -> Iterator[Unit]:
+def _units(
+    cfg: PrepareConfig, sources: list[Source], files: Collection[str] | None
+) -> Iterator[Unit]:
     rules = rules_of(cfg)
     for origin, source in enumerate(sources):
-        yield from iter_units(source, origin, rules, cfg.text_key, cfg.num_workers)
-
-
-def drop_duplicates(
-    cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, rejected: Rejected
-) -> None:
-    """Give the documents that repeat an earlier one their fate, and write down the first of them."""
-    exact = exact_families(corpus)
-    _report(corpus, Fate.EXACT_DUPLICATE, rejected, exact)
-    if cfg.use_minhash:
-        is_fast = cfg.dedup_engine == "rensa"
-        near = _by_rensa(cfg, corpus, workers) if is_fast else _by_datasketch(cfg, corpus)
-        _report(corpus, Fate.NEAR_DUPLICATE, rejected, near)
-
-
-def _by_rensa(cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers) -> Families:
-    bands = rules_of(cfg).bands
-    with progress("near-duplicates", total=bands) as task:
-
-        def watch(band: int) -> None:
-            check_stop()
-            task.advance(band - task.done)
-
-        return near_families(corpus, bands, cfg.minhash_threshold, workers, watch)
-
-
-def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:
-    numbers = np.flatnonzero(corpus.fates == Fate.TRAIN).tolist()
-    with progress("near-duplicates", total=len(numbers)) as task:
-
-        def watch() -> None:
-            check_stop()
-            task.advance()
-
-        texts = zip(numbers, corpus.texts(Fate.TRAIN), strict=True)
-        families = near_duplicates_by_datasketch(texts, len(corpus), cfg.minhash_threshold, watch)
-    mark(corpus, families)
-    return families
-
-
-def _report(
-    corpus: Corpus, fate: Fate, rejected: Rejected, families: Families | None = None
-) -> None:
-    """Count the documents of a fate, and write down the first of them with what they repeat."""
-    reason = fate.name.lower()
-    for number in np.flatnonzero(corpus.fates == fate)[:SAMPLES_PER_REASON].tolist():
-        row = corpus.row(number)
-        detail = "more than its source's share"
-        if families is not None:
-            detail = f"of {corpus.row(families.root(number))['id']}"
-        text = row["text"]
-        record = {"id": row["id"], "detail": detail, "characters": len(text)}
-        rejected.write(reason, record | {"text": text[:SAMPLE_CHARACTERS]})
-    for unit, fates in corpus.parts():
-        if (fates == fate).any():
-            lost = unit.column("characters")[fates == fate]
-            rejected.count(reason, len(lost), int(lost.sum()))
-
-
-def balance_sources(corpus: Corpus, weights: list[float], rejected: Rejected) -> None:
-    """Drop documents so that a mixture has its wanted shares of the characters."""
-    if len(weights) > 1:
-        balance(corpus, weights)
-        _report(corpus, Fate.OVER_MIXTURE_WEIGHT, rejected)
+        yield from iter_units(source, origin, rules, cfg.text_key, cfg.num_workers, files)
 
 
 def make_tokenizer(

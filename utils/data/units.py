@@ -5,7 +5,7 @@ parent can read (a stream from the hub, a long packed file). Where units end dep
 only, so a run may be repeated, or go on, with any number of workers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
 import xxhash
@@ -47,9 +47,14 @@ class Unit:
 
 
 def iter_units(
-    source: Source, origin: int, rules: Rules, text_key: str, num_workers: int | None
+    source: Source,
+    origin: int,
+    rules: Rules,
+    text_key: str,
+    num_workers: int | None,
+    files: Collection[str] | None = None,
 ) -> Iterator[Unit]:
-    """Yield the units of a source in order.
+    """Yield the units of a source in order; of local files those with these names (None: all).
 
     Raises:
         DataError: the hub cannot be reached or does not have the data set.
@@ -67,7 +72,8 @@ def iter_units(
     if source.kind != "files" or source.setting.max_samples is not None:
         yield from batches(iter_source(source, text_key, num_workers))
         return
-    for group in _groups(source.pieces()):
+    chosen = [piece for piece in source.pieces() if files is None or piece.name in files]
+    for group in _groups(chosen):
         if group[0].is_long:
             yield from batches(read_piece(group[0], source.setting.name, text_key))
         else:

@@ -156,7 +156,7 @@ def test_preparation_cuts_out_what_is_protected_and_accounts_for_it(tmp_path, te
     assert "| Secrets | a file | 1 | 1 |" in (folder / "DATA_CARD.md").read_text()
     records = (folder / "rejected/contaminated.jsonl").read_text().splitlines()
     details = [json.loads(record)["detail"] for record in records]
-    assert any("100% of the 13-grams of item 1 of Secrets" in detail for detail in details)
+    assert set(details) == {"100% of the 13-grams of item 1 of Secrets"}
     plain = prepare(cfg.model_copy(update={"decontaminate": False, "output_dir": tmp_path / "no"}))
     assert "secret5" in "".join(row["text"] for row in iter_documents(plain, "train"))
     assert "Switched off" in (plain / "DATA_CARD.md").read_text()

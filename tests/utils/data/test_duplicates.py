@@ -82,11 +82,11 @@ def test_of_a_chain_only_the_first_stays(corpus_of):
     assert _near(corpus_of(chain), 0.8) == dict.fromkeys(range(1, 7), 0)
 
 
-def test_documents_that_are_dropped_already_connect_nothing(corpus_of, related_texts):
+def test_exact_copies_connect_nothing(corpus_of, related_texts):
     texts = related_texts
     corpus = corpus_of(texts)
     alive = np.array([number % 3 > 0 for number in range(len(texts))])
-    corpus.fates[~alive] = Fate.OVER_MIXTURE_WEIGHT
+    corpus.fates[~alive] = Fate.EXACT_DUPLICATE
     numbers = np.flatnonzero(alive).tolist()
     oracle = _brute_force([texts[number] for number in numbers], 0.8)
     assert _near(corpus, 0.8) == {numbers[one]: numbers[first] for one, first in oracle.items()}

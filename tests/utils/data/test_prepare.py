@@ -72,7 +72,7 @@ def test_the_folder_is_complete_and_whole(corpus, tmp_path):
     assert folder == tmp_path / "out"
     assert folder_damage(folder) is None
     assert set(_contents(folder)) == {
-        "DATA_CARD.md", "manifest.json", "settings.json", "stats.json",
+        "DATA_CARD.md", "inputs.json", "manifest.json", "settings.json", "stats.json",
         "rejected/bad_lines.jsonl",
         "rejected/exact_duplicate.jsonl", "rejected/near_duplicate.jsonl",
         "rejected/overlapping.jsonl", "rejected/too_short.jsonl",
@@ -334,7 +334,7 @@ def test_other_settings_cost_only_what_they_change(corpus, tmp_path, small_units
     path = corpus / "docs.jsonl"
     path.write_text(path.read_text().replace("too short", "too schort"))
     prepare(_config(corpus, tmp_path / "out", vocab_size=500))
-    assert Counter(stored) == {"clean": 1, "cuts": 1, "tokenizer": 1, "ids": 1}
+    assert Counter(stored) == {"clean": 1, "cuts": 1, "fates": 1, "tokenizer": 1, "ids": 1}
     stored.clear()
     again = prepare(_config(corpus, tmp_path / "again", vocab_size=500, keep_cache=False))
     assert list((tmp_path / ".cache-again").iterdir()) == []

@@ -1,0 +1,170 @@
+"""What becomes of the documents of a round: decided once, stored, and read again afterwards.
+
+Exact and near-duplicates go, a mixture gets its shares, documents are split, and what is measured
+is cut out. Documents of earlier rounds are settled: they take part, and keep what was decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from utils.config.prepare import PrepareConfig
+from utils.data.corpus import Corpus, Fate
+from utils.data.decontamination import ItemSet
+from utils.data.dedup import Families, banding
+from utils.data.dedup_reference import near_duplicates_by_datasketch
+from utils.data.duplicates import exact_families, mark, near_families
+from utils.data.rejected import SAMPLES_PER_REASON, Losses
+from utils.data.screening import Screener
+from utils.data.selection import balance, split
+from utils.data.store import Store
+from utils.data.workers import AnyWorkers, check_stop
+from utils.files import fingerprint
+from utils.log import progress
+
+DECIDING = 1
+"""Raised when the same documents get other fates."""
+SAMPLE_CHARACTERS = 500
+"""Beginning of a dropped document that is written down."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided up to a round."""
+
+    name: str
+    """Of the stored result; depends on all it was decided from."""
+    losses: Mapping[str, Any]
+    """What this round took out, for `Rejected.merge`."""
+    findings: Mapping[str, Any] | None
+    """State of the findings of decontamination."""
+    report: dict[str, Any] | None
+    """What decontamination found in all rounds, for the cards; None: not looked for."""
+
+
+def decide(
+    cfg: PrepareConfig,
+    corpus: Corpus,
+    protected: Sequence[ItemSet],
+    store: Store,
+    workers: AnyWorkers,
+    earlier: Decisions | None = None,
+) -> Decisions:
+    """Give the new documents of `corpus` their fates; `earlier` is of the round before."""
+    name = _name(cfg, corpus, protected, earlier)
+    corpus.results.add(name)
+    if not store.has(name):
+        known = set(corpus.results)
+        losses = Losses()
+        screener = Screener(store, workers, losses)
+        drop_duplicates(cfg, corpus, workers, losses)
+        _balance(corpus, [source.weight for source in cfg.sources], losses)
+        findings = report = None
+        if corpus.num_kept >= 2:
+            split(corpus, cfg.train_ratio)
+            if cfg.decontaminate:
+                found = screener.decontaminate(
+                    corpus, protected, earlier.findings if earlier else None
+                )
+                findings, report = found.state(), found.as_dict()
+        cuts = [unit.cuts for unit, _ in corpus.new_parts()]
+        record = {
+            "losses": losses.record(),
+            "findings": findings,
+            "report": report,
+            "cuts": cuts,
+            "made_of": sorted(corpus.results - known),
+        }
+        store.put(name, {"fates": corpus.fates[corpus.num_settled :]}, record)
+    record = store.record(name)
+    corpus.fates[corpus.num_settled :] = store.arrays(name)["fates"]
+    for at, cuts in enumerate(record["cuts"], start=corpus.first_new_unit):
+        corpus.units[at] = replace(corpus.units[at], cuts=cuts)
+    corpus.results.update(record["made_of"])
+    return Decisions(name, record["losses"], record["findings"], record["report"])
+
+
+def _name(
+    cfg: PrepareConfig,
+    corpus: Corpus,
+    protected: Sequence[ItemSet],
+    earlier: Decisions | None,
+) -> str:
+    threshold = cfg.minhash_threshold if cfg.use_minhash else None
+    weights = [source.weight for source in cfg.sources]
+    settings = [threshold, cfg.dedup_engine, weights, cfg.train_ratio, cfg.decontaminate]
+    items = [fingerprint([one.name, one.origin, *one.texts]) for one in protected]
+    units = [[unit.name, unit.origin] for unit, _ in corpus.new_parts()]
+    before = earlier.name if earlier else None
+    return f"fates-{fingerprint([DECIDING, settings, items, units, before])}"
+
+
+def drop_duplicates(
+    cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, losses: Losses
+) -> None:
+    """Give the documents that repeat an earlier one their fate, and write down the first of them."""
+    _report(corpus, Fate.EXACT_DUPLICATE, losses, exact_families(corpus))
+    if cfg.use_minhash:
+        is_fast = cfg.dedup_engine == "rensa"
+        near = _by_rensa(cfg, corpus, workers) if is_fast else _by_datasketch(cfg, corpus)
+        _report(corpus, Fate.NEAR_DUPLICATE, losses, near)
+
+
+def _by_rensa(cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers) -> Families:
+    bands = banding(cfg.minhash_threshold)[0]
+    with progress("near-duplicates", total=bands) as task:
+
+        def watch(band: int) -> None:
+            check_stop()
+            task.advance(band - task.done)
+
+        return near_families(corpus, bands, cfg.minhash_threshold, workers, watch)
+
+
+def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:
+    alive = corpus.fates != Fate.EXACT_DUPLICATE
+    with progress("near-duplicates", total=int(alive.sum())) as task:
+
+        def watch() -> None:
+            check_stop()
+            task.advance()
+
+        texts = (
+            (start + number, text)
+            for (unit, fates), start in zip(corpus.parts(), corpus.starts.tolist(), strict=False)
+            for numbers in [np.flatnonzero(fates != Fate.EXACT_DUPLICATE).tolist()]
+            for number, text in zip(numbers, replace(unit, cuts="").texts(numbers), strict=True)
+        )
+        families = near_duplicates_by_datasketch(texts, len(corpus), cfg.minhash_threshold, watch)
+    mark(corpus, families)
+    return families
+
+
+def _balance(corpus: Corpus, weights: list[float], losses: Losses) -> None:
+    """Drop documents so that a mixture has its wanted shares of the characters."""
+    if len(weights) > 1:
+        balance(corpus, weights)
+        _report(corpus, Fate.OVER_MIXTURE_WEIGHT, losses)
+
+
+def _report(
+    corpus: Corpus, fate: Fate, losses: Losses, families: Families | None = None
+) -> None:
+    """Count the new documents of a fate, and write down the first of them with what they repeat."""
+    reason = fate.name.lower()
+    settled = corpus.num_settled
+    first = np.flatnonzero(corpus.fates[settled:] == fate)[:SAMPLES_PER_REASON] + settled
+    for number in first.tolist():
+        row = corpus.row(number)
+        detail = "more than its source's share"
+        if families is not None:
+            detail = f"of {corpus.row(families.root(number))['id']}"
+        text = row["text"]
+        sample = {"id": row["id"], "detail": detail, "characters": len(text)}
+        losses.sample(reason, sample | {"text": text[:SAMPLE_CHARACTERS]})
+    for unit, fates in corpus.new_parts():
+        if (fates == fate).any():
+            lost = unit.column("characters")[fates == fate]
+            losses.count(reason, len(lost), int(lost.sum()))
