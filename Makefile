@@ -99,8 +99,8 @@ create-sample-datasets: $(STAMP) ## practice sets data/sft_dataset.json and data
 	$(PY) -m utils.data.samples $(call flags,OUTPUT_DIR NUM_SFT NUM_DPO NUM_HELDOUT SEED)
 
 ##@ Training
-.PHONY: pretrain-tiny pretrain-small pretrain-base resume resume-pretrain-tiny resume-pretrain-small resume-pretrain-base sft dpo preflight
-pretrain-tiny pretrain-small pretrain-base: pretrain-%: $(STAMP) ## 02 pre-train a size from scratch
+.PHONY: pretrain-nano pretrain-tiny pretrain-small pretrain-base resume resume-pretrain-tiny resume-pretrain-small resume-pretrain-base sft dpo preflight
+pretrain-nano pretrain-tiny pretrain-small pretrain-base: pretrain-%: $(STAMP) ## 02 pre-train a size from scratch
 	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json $(call flags,$(PRETRAIN))
 resume-pretrain-tiny resume-pretrain-small resume-pretrain-base: resume-pretrain-%: $(STAMP) ## go on from the newest good checkpoint
 	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json --resume_from_checkpoint $(or $(OUTPUT_DIR),checkpoints/pretrain)/$(or $(MODEL_NAME),$*) $(call flags,$(filter-out RESUME_FROM_CHECKPOINT,$(PRETRAIN)))

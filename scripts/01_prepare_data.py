@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file fr
 from utils.config.prepare import PrepareConfig
 from utils.stage import run_stage, stop_request
 
+CONFIGS = Path(__file__).resolve().parents[1] / "config"
+
 log = logging.getLogger("prepare")
 
 
@@ -29,9 +31,12 @@ def main(cfg: PrepareConfig) -> Path:
 
     from utils.data.prepare import prepare
     from utils.evaluation.protected import benchmark_items
+    from utils.session.advice import corpus_advice
 
     folder = prepare(cfg, lambda: benchmark_items(cfg.eval_data_dir))
-    log.info("read %s, then: make pretrain-tiny DATA_DIR=%s", folder / "DATA_CARD.md", folder)
+    log.info("read %s", folder / "DATA_CARD.md")
+    for line in corpus_advice(folder, CONFIGS):
+        log.info("%s", line)
     sys.stdout.write(f"{folder}\n")
     return folder
 

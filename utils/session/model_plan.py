@@ -93,15 +93,18 @@ def choose_model(
     ]
     limit = MEMORY_SHARE * speed.memory_bytes
     fitting = [plan for plan in plans if plan.memory_bytes <= limit]
-    rich = [plan for plan in fitting if plan.tokens >= _enough(plan) * plan.parameters]
+    rich = [plan for plan in fitting if plan.tokens >= enough_tokens(plan.parameters)]
     chosen = rich[-1] if rich else plans[0]
     return replace(chosen, reason=_reason(chosen, plans, train_s, bool(rich), chosen in fitting))
 
 
-def _enough(plan: ModelPlan) -> float:
-    """Return the tokens per parameter from which a size is better than a smaller one."""
-    is_tiny = plan.parameters < TINY_PARAMETERS
-    return TOKENS_PER_PARAMETER_TINY if is_tiny else TOKENS_PER_PARAMETER
+def enough_tokens(parameters: int) -> float:
+    """Return the tokens from which a model of this size is better than a smaller one."""
+    return _tokens_per_parameter(parameters) * parameters
+
+
+def _tokens_per_parameter(parameters: int) -> float:
+    return TOKENS_PER_PARAMETER_TINY if parameters < TINY_PARAMETERS else TOKENS_PER_PARAMETER
 
 
 def _plan(
@@ -112,7 +115,7 @@ def _plan(
     overrides: Mapping[str, Any],
 ) -> ModelPlan:
     own = PretrainConfig.read_file(path)
-    limits = SHORT_RUN | {"vocab_size": _vocabulary(corpus_bytes)}
+    limits = SHORT_RUN | {"vocab_size": vocabulary_for(corpus_bytes)}
     short = {name: min(own.get(name, most), most) for name, most in limits.items()}
     plan = expect_model({**own, **short, **overrides}, train_s, speed, corpus_bytes)
     if plan.tokens >= SHORT_RUN_TOKENS:
@@ -120,7 +123,8 @@ def _plan(
     return plan
 
 
-def _vocabulary(corpus_bytes: float | None) -> int:
+def vocabulary_for(corpus_bytes: float | None) -> int:
+    """Return the pieces that a corpus of this length (None: unknown) can fill in a short run."""
     if corpus_bytes is None:
         return SHORT_RUN["vocab_size"]
     return next(pieces for least, pieces in VOCABULARIES if corpus_bytes >= least)
@@ -160,7 +164,7 @@ def _reason(
         next_ratio = larger[0].tokens / larger[0].parameters
         return (
             f"{text}; {larger[0].settings['model_name']} would see only {next_ratio:.2g} "
-            f"({_enough(larger[0]):g} are wanted) or not fit the memory"
+            f"({_tokens_per_parameter(larger[0].parameters):g} are wanted) or not fit the memory"
         )
     return f"{text}; the largest size there is"
 
