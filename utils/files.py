@@ -70,8 +70,10 @@ def fingerprint(value: object) -> str:
     return sha256_bytes(to_json(value).encode())[:16]
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write one file so that a reader sees the old or the new content, never a part.
+
+    Without `durable` a loss of power may still damage it: for files that are checked when read.
 
     Raises:
         LumiError: the disk is full or the folder is not writable; the old content stays.
@@ -82,12 +84,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         try:
             with partial.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        fsync_path(path.parent)
+        if durable:
+            fsync_path(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,8 +1,9 @@
 """Results of steps on disk, each under a name that tells all it depends on; found again later.
 
 A result is NAME.safetensors (its arrays) and NAME.json: the sha256 of the line that follows, and in
-that line size and sha256 of the arrays and a record of the caller's; it is written last. Both are atomic, so after a crash a result is there whole or not at all, and
-one whose bytes have changed since is made again. Knows nothing about what is stored.
+that line size and sha256 of the arrays and a record of the caller's; it is written last. After a
+crash a result is there whole or not at all, and one whose bytes are not those (a loss of power, a
+flipped byte) is made again, so nothing waits for the disk. Knows nothing about what is stored.
 """
 
 import json
@@ -68,10 +69,10 @@ class Store:
         """
         data = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
         _opened.cache_clear()
-        write_atomic(self._path(name, ARRAYS), data)
+        write_atomic(self._path(name, ARRAYS), data, durable=False)
         content = json.dumps([len(data), sha256_bytes(data), record], sort_keys=True)
         entry = f"{sha256_bytes(content.encode())}\n{content}"
-        write_atomic(self._path(name, RECORD), entry)
+        write_atomic(self._path(name, RECORD), entry, durable=False)
 
     def has(self, name: str) -> bool:
         """Return whether a result is there, whole and unchanged; a damaged one is forgotten."""
