@@ -24,8 +24,8 @@ MODEL    := MODEL_NAME N_LAYER D_MODEL N_HEAD NUM_KEY_VALUE_HEADS D_FF VOCAB_SIZ
 PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLES OUTPUT_DIR \
   TOKENIZER_PATH REUSE_TOKENIZER VOCAB_SIZE SEQUENCE_LENGTH MIN_LENGTH MAX_LENGTH \
   LANGUAGE_DETECTOR LANGUAGE_THRESHOLD FILTER_PROFILE REDACT_PII USE_MINHASH MINHASH_THRESHOLD \
-  DEDUP_ENGINE DECONTAMINATE EVAL_DATA_DIR TRAIN_RATIO SHARD_TOKENS NUM_WORKERS GROW \
-  KEEP_CACHE EXECUTOR RAY_ADDRESS
+  DEDUP_ENGINE DECONTAMINATE EVAL_DATA_DIR TRAIN_RATIO SHARD_TOKENS TOKEN_COMPRESSION \
+  NUM_WORKERS GROW KEEP_CACHE EXECUTOR RAY_ADDRESS
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
   MAX_GRAD_NORM WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_TOTAL_LIMIT EVAL_STEPS EVAL_TOKENS \
@@ -171,7 +171,7 @@ clean-checkpoints: ## remove all checkpoints (lists them first; CONFIRM=yes remo
 	else echo "nothing removed: run make clean-checkpoints CONFIRM=yes"; fi
 
 ##@ Quality
-.PHONY: test test-slow check bench-data
+.PHONY: test test-slow check bench-data bench-tokens
 test: $(STAMP) ## the tests
 	$(PY) -m pytest -q
 test-slow: $(STAMP) ## the long ones: kills, whole pipeline, compiled training
@@ -182,3 +182,5 @@ check: $(STAMP) ## lint, format, types
 	$(PY) -m pyright
 bench-data: $(STAMP) ## speed, memory and exactness of preparation beside its peers, as JSON
 	$(PY) -m tests.benchmarks.data
+bench-tokens: $(STAMP) ## speed of reading token shards, packed and not, as JSON
+	$(PY) -m tests.benchmarks.tokens

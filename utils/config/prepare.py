@@ -9,6 +9,7 @@ from utils.config.base import Section, StageConfig
 
 LanguageDetector = Literal["py3langid", "langdetect"]
 DedupEngine = Literal["rensa", "datasketch"]
+TokenCompression = Literal["none", "lz4"]
 Executor = Literal["local", "ray"]
 
 
@@ -84,6 +85,8 @@ class PrepareConfig(StageConfig):
     """Share of the documents in the training split; the rest is for validation."""
     shard_tokens: PositiveInt = 50_000_000
     """Tokens after which a new shard begins."""
+    token_compression: TokenCompression = "none"
+    """none, or lz4: token shards of about 0.6 times the size that give the same ids."""
     num_workers: PositiveInt | None = None
     """Processes for cleaning; all cores when unset. The result does not depend on it."""
     executor: Executor = "local"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.config.prepare import TokenCompression
 from utils.data.cleaned import Cleaned
 from utils.data.corpus import KEPT, SPLITS, Corpus
 from utils.data.shards import Encoded, SplitWriter
@@ -29,21 +30,23 @@ Task = tuple[Cleaned, dict[str, np.ndarray], tuple[str, str], str]
 
 def write_shards(
     corpus: Corpus,
-    tokenizer_dir: Path,
     workers: AnyWorkers,
     result: Path,
     size: int,
+    compression: TokenCompression,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Write the shards of all splits, of `size` tokens each, into the folder `result`.
+    """Write the shards of all splits, of `size` tokens each, into `result`, which has a tokenizer.
 
     Each round of the corpus begins new ones. `earlier` holds the entries of all but the newest
     round, whose shards are in the folder already. Returns the entry of each split for the manifest.
     """
-    (result / "tokens").mkdir(parents=True, exist_ok=True)
     first = corpus.first_new_unit if earlier else 0
-    tasks, again = tee(_tasks(corpus, tokenizer_dir, first))
-    writers = {split: SplitWriter(result, split, size, (earlier or {}).get(split)) for split in SPLITS}
+    tasks, again = tee(_tasks(corpus, result / "tokenizer", first))
+    writers = {
+        split: SplitWriter(result, split, size, compression, (earlier or {}).get(split))
+        for split in SPLITS
+    }
     total = sum(int(np.count_nonzero(fates <= KEPT)) for _, fates in corpus.parts(first))
     with progress("encoding", total=total) as bar, writers["train"], writers["val"]:
         done = workers.map(encode_unit, tasks)

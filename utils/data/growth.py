@@ -14,8 +14,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from utils.config.prepare import PrepareConfig
+from utils.config.prepare import PrepareConfig, TokenCompression
 from utils.data.identity import is_of
+from utils.data.shards import format_keys
 from utils.data.sources import Source
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint, folder_damage, read_json, to_json
@@ -63,7 +64,7 @@ def _recorded(folder: Path, identity: dict[str, Any]) -> tuple[list[Files], dict
     """Return the rounds of a folder prepared with the same settings, and its protected texts."""
     try:
         manifest = read_json(folder / MANIFEST)
-        if not is_of(manifest, identity, of_input=False):
+        if not is_of(manifest, identity, as_written=False):
             return [], {}
         rounds = [dict(files) for files in read_json(folder / INPUTS)["rounds"]]
         return rounds, manifest["protected"]
@@ -90,18 +91,21 @@ def plan_rounds(files: Files, recorded: Sequence[Files]) -> tuple[list[Files], s
 
 
 def take_shards(
-    folder: Path, rounds: Sequence[Files], result: Path
+    folder: Path, rounds: Sequence[Files], compression: TokenCompression, result: Path
 ) -> dict[str, dict[str, Any]] | None:
     """Put the shards that a folder has of `rounds` into `result`, as links where that is possible.
 
     Returns their entries in the manifest; None, and nothing is taken, if these are not exactly its
-    rounds or any byte has changed.
+    rounds, they have another form, or any byte has changed.
     """
     if not rounds or folder_damage(folder) is not None:
         return None
+    manifest = read_json(folder / MANIFEST)
+    if not format_keys(compression).items() <= manifest.items():
+        return None
     if [dict(files) for files in read_json(folder / INPUTS)["rounds"]] != list(rounds):
         return None
-    splits = read_json(folder / MANIFEST)["splits"]
+    splits = manifest["splits"]
     (result / "tokens").mkdir(parents=True, exist_ok=True)
     for entry in splits.values():
         offsets = [str(Path(name).with_suffix(".idx")) for name in entry["token_shards"]]

@@ -11,7 +11,7 @@ from typing import Any
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.decontamination import ItemSet
-from utils.data.shards import read_dataset
+from utils.data.shards import format_keys, read_dataset
 from utils.data.sources import Source
 from utils.data.tokenizer import Tokenizer
 from utils.errors import DataError
@@ -21,8 +21,11 @@ PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""
 SPEEDS = {"num_workers", "output_dir", "keep_cache", "executor", "ray_address", "grow"}
 """Settings that say how, not what; the result does not tell them."""
-PLACES = SPEEDS | {"input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
+PLACES = SPEEDS | {"token_compression", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
 """Settings whose words do not count; what the places hold is hashed instead."""
+
+LATER = {"input_hash", "format", "token_compression"}
+"""Keys that may change while what is prepared already stays as it is."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ def identity_of(
         tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256
     return {
         "kind": "dataset",
+        **format_keys(cfg.token_compression),
         "name": cfg.name,
         "settings_hash": fingerprint([PIPELINE, settings, mixture, tokenizer]),
         "input_hash": fingerprint([source.fingerprint() for source in sources]),
@@ -58,19 +62,19 @@ def is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder} holds something else: choose another --output_dir")
     try:
-        manifest = read_dataset(folder)
+        manifest = read_dataset(folder, hashes=True)
     except DataError as error:
         log.warning("preparing again: %s", error)
         return False
     return is_of(manifest, identity)
 
 
-def is_of(manifest: dict[str, Any], identity: dict[str, Any], *, of_input: bool = True) -> bool:
-    """Return whether a manifest has this identity; without `of_input`, of whatever input it is.
+def is_of(manifest: dict[str, Any], identity: dict[str, Any], *, as_written: bool = True) -> bool:
+    """Return whether a manifest has this identity; else, but for its input and the shards' form.
 
     Protected texts that are not at hand now may have been at hand when it was made.
     """
-    keys = identity.keys() - {"protected"} - (set() if of_input else {"input_hash"})
+    keys = identity.keys() - {"protected"} - (set() if as_written else LATER)
     protected = manifest.get("protected") or {}
     return identity["protected"].items() <= protected.items() and all(
         manifest.get(key) == identity[key] for key in keys

@@ -10,6 +10,7 @@ accumulation and processes can change without changing which rows make up a step
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -17,12 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.shards import TokenShards, TokenStream
+from utils.data.shards import TokenShards
+from utils.data.token_stream import TokenStream
 from utils.errors import DataError
 
 MIX_BLOCK = 1000
 """Rows after which the shares of several data sets are met exactly."""
 FEISTEL_ROUNDS = 4
+ORDER_BLOCK = 4096
+"""Rows whose order is worked out at once."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,24 @@ class PackedDataset:
 
     def batch(self, seed: int, first: int, size: int) -> Tensor:
         """Return global rows [first, first + size) as int64 (size, length)."""
-        rows = np.arange(first, first + size, dtype=np.uint64)
-        source, rank = self._sources(seed, rows)
+        blocks = range(first // ORDER_BLOCK, (first + size - 1) // ORDER_BLOCK + 1)
+        order = np.concatenate([_order(self, seed, block) for block in blocks], axis=1)
+        begin = first - blocks[0] * ORDER_BLOCK
+        source, start = order[:, begin : begin + size]
         out = np.empty((size, self.length), dtype=np.int64)
         for number, stream in enumerate(self.streams):
             mine = source == number
-            where = shuffled_rows(seed + number, rank[mine], self.rows_per_stream[number])
-            for target, row in zip(np.flatnonzero(mine), where, strict=True):
-                start = int(row) * self.length
-                out[target] = stream[start : start + self.length]
+            out[mine] = stream.rows(start[mine], self.length)
         return torch.from_numpy(out)
+
+    def order(self, seed: int, rows: np.ndarray) -> np.ndarray:
+        """Return the folder of each global row (uint64) and its first token there; int64 (2, R)."""
+        source, rank = self._sources(seed, rows)
+        start = np.empty(len(rows), dtype=np.int64)
+        for number, count in enumerate(self.rows_per_stream):
+            mine = source == number
+            start[mine] = shuffled_rows(seed + number, rank[mine], count) * np.uint64(self.length)
+        return np.stack([source, start])
 
     def _sources(self, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for each global row its folder and its running number within that folder."""
@@ -96,6 +108,13 @@ class PackedDataset:
         block, slot = rows // MIX_BLOCK, (rows % MIX_BLOCK).astype(np.int64)
         count = np.asarray(self.counts, dtype=np.uint64)[pattern[slot]]
         return pattern[slot], block * count + rank[slot].astype(np.uint64)
+
+
+@lru_cache(maxsize=2)
+def _order(data: PackedDataset, seed: int, block: int) -> np.ndarray:
+    """Return the order of many rows: for a few, numpy's calls would cost more than reading."""
+    rows = np.arange(ORDER_BLOCK, dtype=np.uint64) + np.uint64(block * ORDER_BLOCK)
+    return data.order(seed, rows)
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from utils.data.identity import identity_of, is_prepared, settings_without_place
 from utils.data.language import check_language
 from utils.data.ray_workers import RayWorkers
 from utils.data.rejected import Rejected
-from utils.data.shards import read_dataset, token_dtype
+from utils.data.shards import format_keys, token_dtype
 from utils.data.sources import Source, find_source
 from utils.data.steps import clean, make_tokenizer
 from utils.data.store import Store
@@ -137,10 +137,11 @@ class _Build:
                 cfg, corpus, self.store, self.result / "tokenizer"
             )
             clock.lap("tokenizer")
-            earlier = take_shards(folder, self.rounds[:-1], self.result)
+            form = cfg.token_compression
+            earlier = take_shards(folder, self.rounds[:-1], form, self.result)
             self.has_taken_shards = earlier is not None
             splits = write_shards(
-                corpus, self.result / "tokenizer", workers, self.result, cfg.shard_tokens, earlier
+                corpus, workers, self.result, cfg.shard_tokens, form, earlier
             )
             clock.lap("encode and write")
         assert sum(split["documents"] for split in splits.values()) == corpus.num_kept
@@ -252,10 +253,7 @@ class _Clock:
     """Seconds of each step, for the log (never for a file: files do not depend on time)."""
 
     text: str = ""
-    last: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.last = time.monotonic()
+    last: float = field(default_factory=time.monotonic)
 
     def lap(self, name: str) -> None:
         now = time.monotonic()

@@ -2,6 +2,8 @@
 
 tokens/NAME.bin holds little-endian uint16 (uint32 from 65,536 pieces) ids, every document followed
 by `</s>`; tokens/NAME.idx the little-endian uint64 offsets of the document starts plus the end.
+In a folder of format 2 (`token_compression` lz4) tokens/NAME.lz4 stands for NAME.bin: the same ids,
+which `lz4 -d` gives back, in blocks (`utils.data.lz4_tokens`). Format 1 has no such files.
 Knows nothing about how documents were chosen.
 """
 
@@ -10,21 +12,32 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self, overload
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from utils.config.prepare import TokenCompression
+from utils.data.lz4_tokens import Lz4Tokens, Lz4Writer
+from utils.data.token_stream import DocumentOffsets, Shard, TokenStream
 from utils.errors import DataError
 from utils.files import MANIFEST, folder_damage, read_json
 
 PROCESSED = Path("data/processed")
-FORMAT = 1
+FORMAT, COMPRESSED_FORMAT = 1, 2
+ENDINGS: dict[TokenCompression, str] = {"none": ".bin", "lz4": ".lz4"}
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 
 
 def token_dtype(vocab_size: int) -> str:
     """Return the name of the smallest type that holds the ids: uint16 up to 65,536 pieces."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def format_keys(compression: TokenCompression) -> dict[str, Any]:
+    """Return the keys of the manifest that tell how the tokens are stored."""
+    if compression == "none":
+        return {"format": FORMAT}
+    return {"format": COMPRESSED_FORMAT, "token_compression": compression}
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,12 @@ class SplitWriter:
     """
 
     def __init__(
-        self, folder: Path, split: str, shard_tokens: int, earlier: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        split: str,
+        shard_tokens: int,
+        compression: TokenCompression = "none",
+        earlier: dict[str, Any] | None = None,
     ) -> None:
         self.summary = deepcopy(earlier) if earlier is not None else {
             "documents": 0,
@@ -61,7 +79,8 @@ class SplitWriter:
         self._folder = folder
         self._split = split
         self._shard_tokens = shard_tokens
-        self._files: list[BinaryIO] = []
+        self._compression: TokenCompression = compression
+        self._files: list[BinaryIO | Lz4Writer] = []
         self._end = 0
 
     def __enter__(self) -> Self:
@@ -81,7 +100,7 @@ class SplitWriter:
             last = min(int(np.searchsorted(ends, full)) + 1, len(ends))
             end = int(ends[last - 1])
             text, tokens, offsets = self._files
-            text.writelines(batch.lines[first:last])
+            text.write(b"".join(batch.lines[first:last]))
             tokens.write(batch.ids[begin:end].tobytes())
             offsets.write((ends[first:last] + (self._end - begin)).astype("<u8").tobytes())
             self._end += end - begin
@@ -94,9 +113,14 @@ class SplitWriter:
 
     def _open(self) -> None:
         name = f"{self._split}_{len(self.summary['text_shards']):05d}"
-        names = (f"{name}.jsonl", f"tokens/{name}.bin", f"tokens/{name}.idx")
-        self._files = [(self._folder / name).open("wb") for name in names]
-        self._files[2].write(np.array([0], "<u8").tobytes())
+        tokens = f"tokens/{name}{ENDINGS[self._compression]}"
+        names = (f"{name}.jsonl", tokens, f"tokens/{name}.idx")
+        (self._folder / "tokens").mkdir(exist_ok=True)
+        files = [(self._folder / name).open("wb") for name in names]
+        self._files = [*files]
+        if self._compression == "lz4":
+            self._files[1] = Lz4Writer(files[1])
+        files[2].write(np.array([0], "<u8").tobytes())
         self._end = 0
         self.summary["text_shards"].append(names[0])
         self.summary["token_shards"].append(names[1])
@@ -108,53 +132,14 @@ class SplitWriter:
         self._files = []
 
 
-class TokenStream:
-    """The ids of several memory-mapped shards as one sequence: `tokens[10:20]` is an array."""
-
-    def __init__(self, shards: list[np.ndarray]) -> None:
-        self.shards = shards
-        self.starts = np.cumsum([0, *map(len, shards)])
-        """First token of each shard and the end."""
-        self.dtype = shards[0].dtype if shards else np.dtype("<u2")
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-    @overload
-    def __getitem__(self, place: slice) -> np.ndarray: ...
-    def __getitem__(self, place: int | slice) -> int | np.ndarray:
-        if not isinstance(place, slice):
-            place = range(len(self))[place]
-            return int(self[place : place + 1][0])
-        start, stop, step = place.indices(len(self))
-        if step != 1:
-            raise ValueError(f"tokens[{start}:{stop}:{step}]: only steps of 1")
-        first = int(np.searchsorted(self.starts, start, "right")) - 1
-        parts = []
-        while start < stop:
-            offset = start - int(self.starts[first])
-            part = self.shards[first][offset : offset + stop - start]
-            parts.append(part)
-            start += len(part)
-            first += 1
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
-
 @dataclass(frozen=True)
 class TokenShards:
     """One split of a prepared folder."""
 
     tokens: TokenStream
     """Ids of all documents, each followed by `</s>`; read from the disk when used."""
-    document_offsets: np.ndarray
-    """Start of each document in `tokens` and the end; int64, shape [documents + 1]."""
+    document_offsets: DocumentOffsets
+    """Start of each document in `tokens` and the end; read from the disk when used."""
     text_bytes: int
     """UTF-8 bytes of the documents' text: the denominator of bits per byte."""
 
@@ -170,17 +155,11 @@ class TokenShards:
         if entry is None:
             known = ", ".join(sorted(manifest["splits"]))
             raise DataError(f"{folder} has no split {split!r}: use one of {known}")
-        dtype = DTYPES[manifest["token_dtype"]]
-        shards, offsets, start = [], [np.zeros(1, np.int64)], 0
-        for name in entry["token_shards"]:
-            path = folder / name
-            shards.append(np.memmap(path, dtype, "r"))
-            ends = np.fromfile(path.with_suffix(".idx"), "<u8").astype(np.int64)
-            if not len(ends) or ends[-1] != len(shards[-1]):
-                raise DataError(f"{path} does not fit its .idx: prepare {folder} again")
-            offsets.append(ends[1:] + start)
-            start += int(ends[-1])
-        return cls(TokenStream(shards), np.concatenate(offsets), entry["text_bytes"])
+        dtype = np.dtype(DTYPES[manifest["token_dtype"]])
+        paths = [folder / name for name in entry["token_shards"]]
+        offsets = [_mapped(path.with_suffix(".idx"), np.dtype("<u8")) for path in paths]
+        shards = [_shard(*one, dtype) for one in zip(paths, offsets, strict=True)]
+        return cls(TokenStream(shards), DocumentOffsets(offsets), entry["text_bytes"])
 
     @property
     def num_tokens(self) -> int:
@@ -193,11 +172,32 @@ class TokenShards:
         return len(self.document_offsets) - 1
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    """Map a file; as a plain array, whose parts are made several times faster than of a memmap."""
+    return np.memmap(path, dtype, "r").view(np.ndarray)
+
+
+def _shard(path: Path, offsets: np.ndarray, dtype: np.dtype) -> Shard:
+    """Map the ids of a shard.
+
+    Raises:
+        DataError: they are not as many as its .idx says.
+    """
+    size = int(offsets[-1])
+    if path.suffix == ENDINGS["lz4"]:
+        return Lz4Tokens(path, dtype, size)
+    shard = _mapped(path, dtype)
+    if len(shard) != size:
+        raise DataError(f"{path} does not fit its .idx: prepare the data again")
+    return shard
+
+
+def read_dataset(folder: Path, *, hashes: bool = False) -> dict[str, Any]:
     """Return the manifest of a prepared folder after a check that its files are there, whole.
 
     Raises:
-        DataError: it is missing, of another kind or format, or a file has another size.
+        DataError: it is missing, of another kind or format, or a file has another size (with
+            `hashes`: another sha256).
     """
     if not (folder / MANIFEST).is_file():
         raise DataError(
@@ -207,12 +207,12 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != "dataset":
         raise DataError(f"{folder} is not a prepared data set: pass one of {PROCESSED}/")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in (FORMAT, COMPRESSED_FORMAT):
         raise DataError(
-            f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: "
-            "prepare it again"
+            f"{folder} has format {manifest.get('format')}, this version reads {FORMAT} and "
+            f"{COMPRESSED_FORMAT}: prepare it again"
         )
-    if damage := folder_damage(folder, hashes=False):
+    if damage := folder_damage(folder, hashes=hashes):
         raise DataError(f"{damage}: prepare the data again")
     return manifest
 

@@ -60,15 +60,15 @@ def fit_and_score(
 def _validation(data_dir: Path, max_tokens: int | None) -> tuple[np.ndarray, int]:
     """Return the tokens of the first whole documents (at least one) and their UTF-8 bytes."""
     shards = TokenShards.open(data_dir, "val")
-    offsets = np.asarray(shards.document_offsets, dtype=np.int64)
+    offsets = shards.document_offsets
     count = len(offsets) - 1
     if count < 1:
         raise DataError(f"{data_dir} has no documents in its val split: prepare more text")
     if max_tokens is not None:
-        count = max(1, int(np.searchsorted(offsets, max_tokens, side="right")) - 1)
+        count = max(1, offsets.within(max_tokens))
     texts = zip(range(count), iter_documents(data_dir, "val"), strict=False)
     text_bytes = sum(len(document["text"].encode()) for _, document in texts)
-    return np.asarray(shards.tokens[: int(offsets[count])]), text_bytes
+    return np.asarray(shards.tokens[: offsets[count]]), text_bytes
 
 
 def _previous(tokens: np.ndarray) -> np.ndarray:

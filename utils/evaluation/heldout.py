@@ -118,12 +118,12 @@ def _documents(
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Return (tokens, end of each document in tokens, UTF-8 bytes of each document)."""
     shards = TokenShards.open(data_dir, split)
-    offsets = np.asarray(shards.document_offsets, dtype=np.int64)
+    offsets = shards.document_offsets
     if len(offsets) < 2:
         raise DataError(f"{data_dir} has no documents in its {split} split: prepare more text")
     count = len(offsets) - 1
     if max_tokens is not None:
-        count = max(1, int(np.searchsorted(offsets, max_tokens, side="right")) - 1)
+        count = max(1, offsets.within(max_tokens))
     ends = offsets[1 : count + 1]
     texts = zip(range(count), iter_documents(data_dir, split), strict=False)
     sizes = [len(document["text"].encode()) for _, document in texts]

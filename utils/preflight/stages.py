@@ -76,7 +76,7 @@ def documents_of(data_dir: Path, split: str) -> list[tuple[str, list[int]]]:
     shards = TokenShards.open(data_dir, split)
     pairs = []
     for number, document in enumerate(islice(iter_documents(data_dir, split), DOCUMENTS)):
-        start, end = (int(at) for at in shards.document_offsets[number : number + 2])
+        start, end = shards.document_offsets[number : number + 2].tolist()
         if len(document["text"]) <= CHARACTERS:
             pairs.append((document["text"], [int(piece) for piece in shards.tokens[start:end]]))
     return pairs

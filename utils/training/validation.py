@@ -66,10 +66,9 @@ def _first_documents(folder: Path, max_tokens: int) -> tuple[np.ndarray, int]:
     shards = TokenShards.open(folder, "val")
     if shards.num_documents == 0:
         raise DataError(f"{folder} has no validation documents: prepare more text")
-    fitting = int(np.searchsorted(shards.document_offsets, max_tokens, side="right")) - 1
-    count = min(shards.num_documents, max(1, fitting))
+    count = max(1, shards.document_offsets.within(max_tokens))
     size = sum(len(row["text"].encode()) for row in islice(iter_documents(folder, "val"), count))
-    end = int(shards.document_offsets[count])
+    end = shards.document_offsets[count]
     return np.asarray(shards.tokens[:end], dtype=np.int64), size
 
 

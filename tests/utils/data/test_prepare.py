@@ -13,16 +13,21 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import lz4.frame
+import numpy as np
 import pytest
+import torch
 
+from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data import workers
-from utils.data.prepare import prepare
+from utils.data.packed import PackedDataset
+from utils.data.prepare import PIPELINE, PLACES, prepare
 from utils.data.shards import TokenShards, iter_documents, read_dataset
 from utils.data.store import Store
 from utils.data.tokenizer import EOS_ID, Tokenizer
 from utils.errors import DataError, Interrupted, LumiError
-from utils.files import folder_damage
+from utils.files import fingerprint, folder_damage, to_json
 from utils.stage import stop_request
 
 KILLS = 200
@@ -137,7 +142,7 @@ def test_shards_decode_to_the_documents(corpus, tmp_path):
         assert entry["documents"] == len(documents) == shards.num_documents > 0
         assert entry["tokens"] == shards.num_tokens
         assert entry["text_bytes"] == sum(len(row["text"].encode()) for row in documents)
-        offsets = shards.document_offsets.tolist()
+        offsets = shards.document_offsets[:].tolist()
         for row, start, end in zip(documents, offsets[:-1], offsets[1:], strict=True):
             *ids, last = shards.tokens[start:end].tolist()
             assert (tokenizer.decode(ids), last) == (row["text"], EOS_ID)
@@ -175,6 +180,22 @@ def test_a_damaged_result_is_made_again(corpus, tmp_path):
     before = _contents(folder)
     (folder / "train_00000.jsonl").write_text("cut")
     assert _contents(prepare(_config(corpus, tmp_path / "out"))) == before
+
+
+@pytest.mark.parametrize("kind", ["none", "lz4"])
+def test_a_flipped_byte_of_a_shard_is_named_and_made_good(corpus, tmp_path, caplog, stored, kind):
+    folder = prepare(_config(corpus, tmp_path / "out", token_compression=kind))
+    whole = _contents(folder)
+    stored.clear()
+    path = next((folder / "tokens").glob("train_00000.[bl]*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert folder_damage(folder) == f"{path}: sha256 differs from manifest.json " + (
+        "(a changed or flipped byte)"
+    )
+    assert _contents(prepare(_config(corpus, folder, token_compression=kind))) == whole
+    assert f"{path}: sha256 differs" in caplog.text and not stored
 
 
 def test_a_document_keeps_its_split_when_more_text_comes(corpus, tmp_path):
@@ -336,9 +357,55 @@ def test_other_settings_cost_only_what_they_change(corpus, tmp_path, small_units
     prepare(_config(corpus, tmp_path / "out", vocab_size=500))
     assert Counter(stored) == {"clean": 1, "cuts": 1, "fates": 1, "tokenizer": 1, "ids": 1}
     stored.clear()
+    stored.clear()
+    packed = prepare(_config(corpus, tmp_path / "out", vocab_size=500, token_compression="lz4"))
+    assert read_dataset(packed)["format"] == 2 and not stored
+    prepare(_config(corpus, tmp_path / "out", vocab_size=500))
+    assert not stored
     again = prepare(_config(corpus, tmp_path / "again", vocab_size=500, keep_cache=False))
     assert list((tmp_path / ".cache-again").iterdir()) == []
     assert _contents(again) == _contents(tmp_path / "out")
+
+
+def test_packed_tokens_are_the_same_tokens_in_a_folder_that_is_otherwise_the_same(corpus, tmp_path):
+    settings = {"shard_tokens": 3000, "num_workers": 2}
+    plain, packed = (
+        prepare(_config(corpus, tmp_path / name, token_compression=name, **settings))
+        for name in ("none", "lz4")
+    )
+    found, wanted = read_dataset(packed), read_dataset(plain)
+    assert (found.pop("format"), wanted.pop("format")) == (2, 1)
+    assert found.pop("token_compression") == "lz4" and "token_compression" not in wanted
+    for manifest in (found, wanted):
+        del manifest["files"]
+    assert to_json(found).replace(".lz4", ".bin") == to_json(wanted)
+    for name, data in _contents(plain).items():
+        if name.endswith(".bin"):
+            with lz4.frame.open((packed / name).with_suffix(".lz4")) as file:
+                assert file.read() == data
+        elif name.split("/")[-1] not in ("manifest.json", "settings.json"):
+            assert (packed / name).read_bytes() == data, name
+    for split in ("train", "val"):
+        one, other = (TokenShards.open(folder, split) for folder in (plain, packed))
+        assert np.array_equal(one.tokens[:], other.tokens[:])
+    rows = [PackedDataset.open(folder, "train", 64).batch(3, 5, 100) for folder in (plain, packed)]
+    assert torch.equal(*rows)
+
+
+def test_a_folder_that_knows_no_compression_is_recognised(corpus, tmp_path, stored):
+    """The setting came later: neither hash nor manifest of an unpacked folder may tell of it."""
+    folder = prepare(_config(corpus, tmp_path / "out"))
+    hidden = {"token_compression"}
+    cfg = _config(corpus, tmp_path / "out")
+    older = {key: value for key, value in cfg.resolved().items() if key not in hidden | PLACES}
+    older["filter_profile"] = load_profile("none").resolved()
+    manifest = read_dataset(folder)
+    assert manifest["settings_hash"] == fingerprint([PIPELINE, older, [["corpus", 1.0, None]]])
+    assert manifest["format"] == 1 and "token_compression" not in manifest
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    stored.clear()
+    prepare(cfg)
+    assert not stored and before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_a_damaged_result_of_a_step_is_made_again(corpus, tmp_path, small_units, stored):

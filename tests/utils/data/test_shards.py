@@ -9,7 +9,7 @@ from utils.data.shards import (
     Encoded,
     SplitWriter,
     TokenShards,
-    TokenStream,
+
     iter_documents,
     newest_dataset,
     read_dataset,
@@ -72,18 +72,6 @@ def test_a_shard_ends_with_the_document_that_fills_it(dataset):
 def test_text_shards_hold_the_documents_in_the_order_of_the_tokens(dataset, texts):
     assert [row["text"] for row in iter_documents(dataset, "train")] == texts[:35]
     assert [row["id"] for row in iter_documents(dataset, "val")] == ["35", "36", "37", "38", "39"]
-
-
-def test_a_stream_of_shards_reads_like_one_array():
-    whole = np.arange(100, dtype=np.uint16)
-    stream = TokenStream([whole[:10], whole[10:11], whole[11:60], whole[60:]])
-    assert len(stream) == 100
-    for start in range(0, 101, 3):
-        for stop in (0, 5, 10, 11, 12, 60, 99, 100, 200):
-            assert stream[start:stop].tolist() == whole[start:stop].tolist()
-    assert [stream[0], stream[10], stream[-1]] == [0, 10, 99]
-    assert np.asarray(stream).tolist() == whole.tolist()
-    assert stream[-5:].tolist() == [95, 96, 97, 98, 99]
 
 
 def test_ids_take_two_bytes_up_to_65536_pieces():

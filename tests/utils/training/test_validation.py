@@ -26,7 +26,7 @@ def test_each_token_is_scored_once_from_the_one_before(prepared_dir):
 
 def test_only_whole_documents_are_taken(prepared_dir):
     data = ValidationSet.open([prepared_dir], 32, 500)
-    offsets = TokenShards.open(prepared_dir, "val").document_offsets.tolist()
+    offsets = TokenShards.open(prepared_dir, "val").document_offsets[:].tolist()
     assert data.tokens in offsets and data.tokens <= 500
     assert ValidationSet.open([prepared_dir], 32, 1).tokens == offsets[1]
 
