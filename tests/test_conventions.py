@@ -63,8 +63,11 @@ def test_source_is_ascii(path):
 
 
 THROUGH_ANOTHER = {
-    "test_prepare.py": "accounts corpus encoding identity records rejected screening steps",
     "test_growth.py": "decisions",
+    "test_pieces.py": "parquet",
+    "test_prepare.py": (
+        "accounts corpus description encoding identity manifests records rejected screening steps"
+    ),
     "test_suite.py": "parts",
     "test_02_pretrain.py": "samples seeding setup trainer run parallel",
     "test_03_sft.py": "records conductor runner splits",

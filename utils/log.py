@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_INTERVAL_S = 15.0
 """Seconds between two progress lines where stderr is no terminal."""
@@ -34,7 +41,8 @@ def setup_logging(level: str = "INFO") -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "datasets", "asyncio"):
+    noisy_ones = "httpx httpx2 httpcore httpcore2 urllib3 filelock fsspec datasets asyncio"
+    for noisy in noisy_ones.split():
         logging.getLogger(noisy).setLevel("WARNING")
 
 
@@ -82,6 +90,8 @@ def progress(name: str, total: float | None = None) -> Iterator[Task]:
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:

@@ -1,5 +1,6 @@
 """Settings of stage 01, and of the data sets that it can mix."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,8 +27,17 @@ class MixtureSource(Section):
     """Split of a hub data set."""
     weight: PositiveFloat = 1.0
     """Wanted share of the characters relative to the other sources."""
+    max_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the characters at most; what it takes away goes to the other sources."""
+    max_characters: PositiveInt | None = None
+    """Characters at most, after deduplication; such a source never limits the others."""
     max_samples: PositiveInt | None = None
     """Documents taken at most."""
+
+    @property
+    def file_stem(self) -> str:
+        """Return the name of the source as the name of a file."""
+        return re.sub(r"[^\w.-]+", "_", self.name)
 
 
 class PrepareConfig(StageConfig):
@@ -87,6 +97,8 @@ class PrepareConfig(StageConfig):
     """Tokens after which a new shard begins."""
     token_compression: TokenCompression = "none"
     """none, or lz4: token shards of about 0.6 times the size that give the same ids."""
+    download_workers: PositiveInt = 4
+    """Files of a hub data set that are fetched at the same time."""
     num_workers: PositiveInt | None = None
     """Processes for cleaning; all cores when unset. The result does not depend on it."""
     executor: Executor = "local"
@@ -106,6 +118,14 @@ class PrepareConfig(StageConfig):
             )
         if self.reuse_tokenizer and self.tokenizer_path is None:
             raise ValueError("reuse_tokenizer needs tokenizer_path: a folder with tokenizer.model")
+        if self.mix_datasets and sum(one.max_share for one in self.mix_datasets) < 1 - 1e-9:
+            raise ValueError("mix_datasets: the max_share of all sources must make 1 or more")
+        stems = [source.file_stem.casefold() for source in self.mix_datasets]
+        for source in self.mix_datasets:
+            if stems.count(source.file_stem.casefold()) > 1:
+                raise ValueError(
+                    f"mix_datasets has two sources called {source.name!r}: give each its own name"
+                )
         return self
 
     @property

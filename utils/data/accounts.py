@@ -5,6 +5,7 @@ No dates, no paths, no timings: the same data give the same numbers.
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus import KEPT, Corpus
+from utils.data.manifests import character_account, document_account, source_manifests
 from utils.data.rejected import Rejected
 from utils.data.sources import Source, source_files
 from utils.data.tokenizer import Tokenizer
@@ -19,7 +21,7 @@ from utils.data.tokenizer import Tokenizer
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """Everything the cards are made from."""
 
@@ -37,21 +39,31 @@ class Outcome:
     rounds: list[int]
     """Files of each round, for an input that can grow."""
 
+    @cached_property
+    def manifests(self) -> list[dict[str, Any]]:
+        """What became of each source."""
+        manifests = source_manifests(self.sources, self.corpus, self.rejected)
+        for name, split in self.splits.items():
+            tokens = sum(manifest["splits"][name]["tokens"] for manifest in manifests)
+            assert tokens == split["tokens"], (name, tokens)
+        return manifests
+
 
 def statistics(outcome: Outcome) -> dict[str, Any]:
     """Return stats.json."""
     cfg = outcome.cfg
-    lengths = _lengths(outcome.corpus)
+    lengths, losses = _lengths(outcome.corpus), outcome.rejected.total
+    characters = sum(length * count for length, count in lengths.items())
     return {
         "format": 1,
         "name": cfg.name,
-        "documents": _documents(outcome),
-        "characters": _characters(outcome, lengths),
+        "documents": document_account(outcome.counts, losses, outcome.corpus.num_kept),
+        "characters": character_account(outcome.counts, losses, characters),
         "document_characters": _percentiles(lengths),
         "language_unknown": outcome.counts["language_unknown"],
         "files": source_files(outcome.sources),
         "rounds": _rounds(outcome),
-        "sources": _sources(outcome),
+        "sources": [_source(manifest) for manifest in outcome.manifests],
         "labels": _labels(outcome),
         "splits": _splits(outcome.splits),
         "tokenizer": _tokenizer(outcome),
@@ -67,21 +79,6 @@ def statistics(outcome: Outcome) -> dict[str, Any]:
             if key.startswith(("min_", "max_length", "language", "train_", "sequence_", "redact"))
         },
     }
-
-
-def _documents(outcome: Outcome) -> dict[str, Any]:
-    """Return the account in + added_by_splitting = kept + dropped + bad."""
-    rejected = outcome.rejected
-    account = {
-        "in": outcome.counts["documents_in"] + rejected.bad_lines,
-        "added_by_splitting": outcome.counts["pieces_added"],
-        "kept": outcome.corpus.num_kept,
-        "dropped": dict(sorted(rejected.documents.items())),
-        "bad": rejected.bad_lines,
-    }
-    out = account["kept"] + account["bad"] + sum(account["dropped"].values())
-    assert account["in"] + account["added_by_splitting"] == out, account
-    return account
 
 
 def _lengths(corpus: Corpus) -> Counter[int]:
@@ -101,43 +98,14 @@ def _percentiles(lengths: Counter[int]) -> dict[str, int]:
     return {str(at): ordered[place] for at, place in zip(PERCENTILES, found, strict=True)}
 
 
-def _characters(outcome: Outcome, lengths: Counter[int]) -> dict[str, Any]:
-    """Return the account in = kept + dropped + removed_by_cleaning + bad (in bytes)."""
-    rejected = outcome.rejected
-    account = {
-        "in": outcome.counts["characters_in"] + rejected.bad_characters,
-        "removed_by_cleaning": outcome.counts["removed_by_cleaning"],
-        "kept": sum(length * count for length, count in lengths.items()),
-        "dropped": dict(sorted(rejected.characters.items())),
-        "bad": rejected.bad_characters,
+def _source(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what stats.json says of a source."""
+    shown = ("name", "input", "revision", "wanted_share", "observed_share")
+    return {key: manifest[key] for key in shown} | {
+        "documents": manifest["documents"]["kept"],
+        "characters": manifest["characters"]["kept"],
+        "tokens": sum(split["tokens"] for split in manifest["splits"].values()),
     }
-    out = account["kept"] + account["bad"] + sum(account["dropped"].values())
-    assert account["in"] == out + account["removed_by_cleaning"], account
-    return account
-
-
-def _sources(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return each input with its wanted and observed share of the characters."""
-    held = np.zeros((len(outcome.sources), 2), np.int64)
-    for unit, fates in outcome.corpus.parts():
-        own = unit.column("characters")[fates <= KEPT]
-        held[unit.origin] += len(own), int(own.sum())
-    weights = [source.setting.weight for source in outcome.sources]
-    entries = []
-    for number, source in enumerate(outcome.sources):
-        documents, characters = held[number].tolist()
-        entries.append(
-            {
-                "name": source.setting.name,
-                "input": source.label,
-                "revision": source.revision,
-                "documents": documents,
-                "characters": characters,
-                "wanted_share": round(weights[number] / sum(weights), 6),
-                "observed_share": round(characters / max(int(held[:, 1].sum()), 1), 6),
-            }
-        )
-    return entries
 
 
 def _rounds(outcome: Outcome) -> list[dict[str, int]]:

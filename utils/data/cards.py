@@ -44,15 +44,19 @@ def _sources(stats: dict[str, Any]) -> str:
             source["input"] + (f" @ {source['revision'][:12]}" if source["revision"] else ""),
             source["documents"],
             source["characters"],
+            source["tokens"],
             f"{source['wanted_share']:.1%}",
             f"{source['observed_share']:.1%}",
         )
         for source in stats["sources"]
     ]
-    head = ("source", "input", "documents", "characters", "wanted share", "observed share")
+    counted = ("documents", "characters", "tokens")
+    head = ("source", "input", *counted, "wanted share", "observed share")
     skipped = ", ".join(f"{count} {kind}" for kind, count in stats["files"]["skipped"].items())
     files = f"Local files read: {stats['files']['read']:,}; kinds left out: {skipped or 'none'}."
-    parts = ["## Sources", _table(head, rows), _label_text(stats["labels"]), files, _rounds(stats)]
+    own = "What was read of each source, and what became of it: `sources/`."
+    labels, rounds = _label_text(stats["labels"]), _rounds(stats)
+    parts = ["## Sources", _table(head, rows), own, labels, files, rounds]
     return "\n\n".join(part for part in parts if part)
 
 

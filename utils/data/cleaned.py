@@ -20,7 +20,7 @@ import zstandard
 
 from utils.data.filters import Refined, refine
 from utils.data.records import BadLine, row_line
-from utils.data.rejected import Losses
+from utils.data.rejected import LossRecorder
 from utils.data.store import Store
 from utils.data.units import Unit
 
@@ -55,7 +55,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._losses = Losses()
+        self._losses = LossRecorder()
         self._labels: dict[str, int] = {}
         self._label_numbers: list[int] = []
         self._characters: list[int] = []

@@ -3,6 +3,7 @@
 A document takes one byte of memory; everything else is read from the store when it is asked for.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import IntEnum
@@ -44,6 +45,8 @@ class Corpus:
         """Units up to the end of each round."""
         self.results: set[str] = set()
         """Names of the stored results that this corpus and what follows from it are made of."""
+        self.tokens: Counter[tuple[int, str]] = Counter()
+        """Tokens of each source (its number) in each split, once they are encoded."""
         if units:
             self.grow(units)
 

@@ -4,6 +4,8 @@ Exact and near-duplicates go, a mixture gets its shares, documents are split, an
 is cut out. Documents of earlier rounds are settled: they take part, and keep what was decided.
 """
 
+import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +18,7 @@ from utils.data.decontamination import ItemSet
 from utils.data.dedup import Families, banding
 from utils.data.dedup_reference import near_duplicates_by_datasketch
 from utils.data.duplicates import exact_families, mark, near_families
-from utils.data.rejected import SAMPLES_PER_REASON, Losses
+from utils.data.rejected import SAMPLES_PER_REASON, LossRecorder
 from utils.data.screening import Screener
 from utils.data.selection import balance, split
 from utils.data.store import Store
@@ -26,8 +28,12 @@ from utils.log import progress
 
 DECIDING = 1
 """Raised when the same documents get other fates."""
+Recorders = defaultdict[int, LossRecorder]
+"""By number of the source."""
 SAMPLE_CHARACTERS = 500
 """Beginning of a dropped document that is written down."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Decisions:
 
     name: str
     """Of the stored result; depends on all it was decided from."""
-    losses: Mapping[str, Any]
-    """What this round took out, for `Rejected.merge`."""
+    losses: Mapping[int, Mapping[str, Any]]
+    """What this round took out of each source, for `Rejected.merge`."""
     findings: Mapping[str, Any] | None
     """State of the findings of decontamination."""
     report: dict[str, Any] | None
@@ -57,10 +63,10 @@ def decide(
     corpus.results.add(name)
     if not store.has(name):
         known = set(corpus.results)
-        losses = Losses()
+        losses: Recorders = defaultdict(LossRecorder)
         screener = Screener(store, workers, losses)
         drop_duplicates(cfg, corpus, workers, losses)
-        _balance(corpus, [source.weight for source in cfg.sources], losses)
+        _balance(cfg, corpus, losses)
         findings = report = None
         if corpus.num_kept >= 2:
             split(corpus, cfg.train_ratio)
@@ -71,7 +77,7 @@ def decide(
                 findings, report = found.state(), found.as_dict()
         cuts = [unit.cuts for unit, _ in corpus.new_parts()]
         record = {
-            "losses": losses.record(),
+            "losses": {origin: one.record() for origin, one in losses.items()},
             "findings": findings,
             "report": report,
             "cuts": cuts,
@@ -83,7 +89,8 @@ def decide(
     for at, cuts in enumerate(record["cuts"], start=corpus.first_new_unit):
         corpus.units[at] = replace(corpus.units[at], cuts=cuts)
     corpus.results.update(record["made_of"])
-    return Decisions(name, record["losses"], record["findings"], record["report"])
+    taken_out = {int(origin): one for origin, one in sorted(record["losses"].items())}
+    return Decisions(name, taken_out, record["findings"], record["report"])
 
 
 def _name(
@@ -93,8 +100,10 @@ def _name(
     earlier: Decisions | None,
 ) -> str:
     threshold = cfg.minhash_threshold if cfg.use_minhash else None
-    weights = [source.weight for source in cfg.sources]
-    settings = [threshold, cfg.dedup_engine, weights, cfg.train_ratio, cfg.decontaminate]
+    mixture = [
+        [source.weight, source.max_share, source.max_characters] for source in cfg.mix_datasets
+    ]
+    settings = [threshold, cfg.dedup_engine, mixture, cfg.train_ratio, cfg.decontaminate]
     items = [fingerprint([one.name, one.origin, *one.texts]) for one in protected]
     units = [[unit.name, unit.origin] for unit, _ in corpus.new_parts()]
     before = earlier.name if earlier else None
@@ -102,7 +111,7 @@ def _name(
 
 
 def drop_duplicates(
-    cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, losses: Losses
+    cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, losses: Recorders
 ) -> None:
     """Give the documents that repeat an earlier one their fate, and write down the first of them."""
     _report(corpus, Fate.EXACT_DUPLICATE, losses, exact_families(corpus))
@@ -142,15 +151,20 @@ def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:
     return families
 
 
-def _balance(corpus: Corpus, weights: list[float], losses: Losses) -> None:
-    """Drop documents so that a mixture has its wanted shares of the characters."""
-    if len(weights) > 1:
-        balance(corpus, weights)
+def _balance(cfg: PrepareConfig, corpus: Corpus, losses: Recorders) -> None:
+    """Drop documents so that a mixture has its wanted shares of the characters.
+
+    Raises:
+        DataError: the caps of the sources leave no mixture.
+    """
+    if cfg.mix_datasets:
+        if message := balance(corpus, cfg.sources):
+            log.info("%s", message)
         _report(corpus, Fate.OVER_MIXTURE_WEIGHT, losses)
 
 
 def _report(
-    corpus: Corpus, fate: Fate, losses: Losses, families: Families | None = None
+    corpus: Corpus, fate: Fate, losses: Recorders, families: Families | None = None
 ) -> None:
     """Count the new documents of a fate, and write down the first of them with what they repeat."""
     reason = fate.name.lower()
@@ -163,8 +177,8 @@ def _report(
             detail = f"of {corpus.row(families.root(number))['id']}"
         text = row["text"]
         sample = {"id": row["id"], "detail": detail, "characters": len(text)}
-        losses.sample(reason, sample | {"text": text[:SAMPLE_CHARACTERS]})
+        losses[corpus.place(number)[0].origin].sample(reason, sample | {"text": text[:SAMPLE_CHARACTERS]})
     for unit, fates in corpus.new_parts():
         if (fates == fate).any():
             lost = unit.column("characters")[fates == fate]
-            losses.count(reason, len(lost), int(lost.sum()))
+            losses[unit.origin].count(reason, len(lost), int(lost.sum()))

@@ -42,6 +42,8 @@ def write_shards(
     round, whose shards are in the folder already. Returns the entry of each split for the manifest.
     """
     first = corpus.first_new_unit if earlier else 0
+    for split, entry in (earlier or {}).items():  # what grows has a single source
+        corpus.tokens[corpus.units[0].origin, split] += entry["tokens"]
     tasks, again = tee(_tasks(corpus, result / "tokenizer", first))
     writers = {
         split: SplitWriter(result, split, size, compression, (earlier or {}).get(split))
@@ -59,6 +61,7 @@ def write_shards(
                     writers[split].end_shard()
                 columns = (arrays[f"{split}_{column}"] for column in COLUMNS)
                 writers[split].write(Encoded(list(unit.lines(numbers.tolist())), *columns))
+                corpus.tokens[unit.origin, split] += int(arrays[f"{split}_lengths"].sum())
                 bar.advance(len(numbers))
     return {split: writer.summary for split, writer in writers.items()}
 

@@ -53,8 +53,9 @@ def rounds_of(
 
 def input_files(cfg: PrepareConfig, sources: Sequence[Source]) -> Files | None:
     """Return the files of an input that can grow; None for a stream, a mixture, a limited number."""
-    (source, *others) = sources
-    if others or source.kind != "files" or cfg.max_samples is not None:
+    source = sources[0]
+    is_limited = bool(cfg.mix_datasets) or source.setting.max_samples is not None
+    if is_limited or source.kind != "files":
         return None
     pieces = groupby(source.pieces(), attrgetter("name"))
     return {name: fingerprint([piece.digest for piece in own]) for name, own in pieces}

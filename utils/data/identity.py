@@ -19,7 +19,7 @@ from utils.files import MANIFEST, fingerprint
 
 PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""
-SPEEDS = {"num_workers", "output_dir", "keep_cache", "executor", "ray_address", "grow"}
+SPEEDS = {"num_workers", "output_dir", "keep_cache", "download_workers", "executor", "ray_address", "grow"}
 """Settings that say how, not what; the result does not tell them."""
 PLACES = SPEEDS | {"token_compression", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
 """Settings whose words do not count; what the places hold is hashed instead."""
@@ -36,7 +36,10 @@ def identity_of(
     """Return name and hashes that tell whether the same thing was prepared before."""
     settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
     settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
-    mixture = [[source.name, source.weight, source.max_samples] for source in cfg.sources]
+    mixture = [
+        [source.name, source.weight, source.max_share, source.max_characters, source.max_samples]
+        for source in cfg.sources
+    ]
     tokenizer = None
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
         tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256

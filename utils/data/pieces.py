@@ -1,21 +1,24 @@
 """Local files cut into pieces that can be read on their own, each with a hash of its bytes.
 
-Long files of JSON lines are cut at line ends; any other file is one piece. Where the cuts lie
-depends on the bytes only. Knows nothing about documents.
+Long files of JSON lines are cut at line ends, parquet files between row groups; any other file is
+one piece. Where the cuts lie depends on the bytes only. Knows nothing about documents.
 """
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import xxhash
 
+from utils.data.parquet import group_runs
 from utils.data.streams import BLOCK_BYTES, TornFile, is_compressed, is_plain, read_blocks
 
 PIECE_BYTES = 1 << 22
 """Length from which lines are cut into several pieces: work for a fraction of a second."""
+MAX_GROUP = 4
+"""Pieces that a row group may fill: it cannot be cut."""
 LINE_KINDS = frozenset({".jsonl", ".ndjson"})
 
 
@@ -34,11 +37,17 @@ class Piece:
     end: int | None = None
     """None: the whole file."""
     first_line: int = 1
+    """Number of the first line or row."""
+    groups: tuple[int, int] | None = None
+    """Row groups of a parquet file from the first to before the second; None: no such piece."""
+    file_digest: str = ""
+    """xxh3_128 of the bytes of the whole file."""
 
     @property
     def is_long(self) -> bool:
         """Return whether this is more than one worker should read at once."""
-        return self.end is None and self.size > PIECE_BYTES
+        most = PIECE_BYTES if self.groups is None else PIECE_BYTES * MAX_GROUP
+        return self.end is None and self.size > most
 
 
 def file_pieces(path: Path, name: str, kind: str) -> list[Piece]:
@@ -47,9 +56,10 @@ def file_pieces(path: Path, name: str, kind: str) -> list[Piece]:
         with path.open("rb") as file:
             head = file.read(BLOCK_BYTES)
             file.seek(0)
-            if kind in LINE_KINDS and len(head) == BLOCK_BYTES and is_plain(head, rows=True):
-                return list(_line_pieces(file, str(path), name))
             digest = xxhash.xxh3_128()
+            if kind in LINE_KINDS and len(head) == BLOCK_BYTES and is_plain(head, rows=True):
+                pieces = list(_line_pieces(file, str(path), name, digest))
+                return [replace(piece, file_digest=digest.hexdigest()) for piece in pieces]
             size = 0
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
@@ -58,15 +68,32 @@ def file_pieces(path: Path, name: str, kind: str) -> list[Piece]:
             size = max(size, _unpacked_bytes(path))
     except OSError as error:
         return [Piece(str(path), name, f"unreadable: {error.strerror}", 0)]
-    return [Piece(str(path), name, digest.hexdigest(), size)]
+    if kind == ".parquet" and not is_compressed(head):
+        return list(_row_groups(path, name, digest.hexdigest(), size))
+    return [Piece(str(path), name, digest.hexdigest(), size, file_digest=digest.hexdigest())]
 
 
-def _line_pieces(file: BinaryIO, path: str, name: str) -> Iterator[Piece]:
+def _row_groups(path: Path, name: str, digest: str, size: int) -> Iterator[Piece]:
+    """Yield runs of row groups that are enough for a piece; a damaged file is one piece."""
+    runs = list(group_runs(path, PIECE_BYTES))
+    if not runs:
+        yield Piece(str(path), name, digest, size, file_digest=digest)
+    for groups, first, held in runs:
+        own = f"{digest} {groups[0]}-{groups[1]}"
+        yield Piece(str(path), name, own, held, 0, None, first, groups, digest)
+
+
+def _line_pieces(
+    file: BinaryIO, path: str, name: str, whole: xxhash.xxh3_128
+) -> Iterator[Piece]:
+    """Yield pieces that end at line ends; all bytes are given to `whole` as well."""
     start, line = 0, 1
     while block := file.read(PIECE_BYTES):
+        whole.update(block)
         digest = xxhash.xxh3_128(block)
         lines = block.count(b"\n")
         while not block.endswith(b"\n") and (block := file.readline(BLOCK_BYTES)):
+            whole.update(block)
             digest.update(block)
             lines += block.count(b"\n")
         end = file.tell()

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.prepare import PrepareConfig
-from utils.data.accounts import Outcome, statistics
-from utils.data.cards import data_card, tokenizer_card
+from utils.data.accounts import Outcome
 from utils.data.corpus import Corpus, Fate
 from utils.data.decisions import Decisions, decide
 from utils.data.decontamination import ItemSet
+from utils.data.description import describe
 from utils.data.encoding import write_shards
 from utils.data.growth import Files, rounds_of, take_shards, write_rounds
 from utils.data.identity import identity_of, is_prepared, settings_without_places
@@ -43,7 +43,6 @@ from utils.files import (
     move_aside,
     one_writer,
     recover_folder,
-    to_json,
 )
 
 NEEDED_SHARE = 3.0
@@ -146,7 +145,7 @@ class _Build:
             clock.lap("encode and write")
         assert sum(split["documents"] for split in splits.values()) == corpus.num_kept
         self.used = corpus.results
-        _describe(
+        describe(
             Outcome(
                 cfg, self.sources, counts, rejected, corpus, splits, tokenizer, trained_on, report,
                 [len(files) for files in self.rounds],
@@ -175,7 +174,8 @@ class _Build:
             counts.update(counted)
             decisions = decide(self.cfg, corpus, self.protected, self.store, workers, decisions)
             clock.lap("decide")
-            rejected.merge(decisions.losses)
+            for origin, losses in decisions.losses.items():
+                rejected.merge(origin, losses)
         _check_enough(corpus.num_kept, counts, rejected)
         _check_enough(corpus.count(Fate.TRAIN), counts, rejected, least=1)
         return corpus, counts, decisions.report if decisions else None
@@ -191,27 +191,19 @@ def _check_enough(
     """Refuse a corpus that cannot give two splits, with everything that was dropped and why."""
     if kept >= least:
         return
-    reasons = [f"{count} {reason}" for reason, count in sorted(rejected.documents.items())]
+    losses = rejected.total
+    reasons = [f"{count} {reason}" for reason, count in sorted(losses.documents.items())]
     if rejected.first_bad is not None:
         bad = rejected.first_bad
         place = f"{bad['file']}:{bad['line']}" if bad["line"] else bad["file"]
-        reasons.append(f"{rejected.bad_lines} bad (first: {place}: {bad['reason']})")
+        reasons.append(f"{losses.bad_lines} bad (first: {place}: {bad['reason']})")
     lost = f" ({', '.join(reasons)})" if reasons else ""
-    left = f"{kept or 'no'} document left of {counts['documents_in'] + rejected.bad_lines}"
+    left = f"{kept or 'no'} document left of {counts['documents_in'] + losses.bad_lines}"
     raise DataError(
         f"{left}{lost}: "
         "two are needed, one to train and one to validate; add text, lower --min_length or "
         "--max_length, or correct --text_key or --language"
     )
-
-
-def _describe(outcome: Outcome, result: Path) -> None:
-    """Write stats.json, DATA_CARD.md, TOKENIZER_CARD.md and settings.json."""
-    stats = statistics(outcome)
-    (result / "stats.json").write_text(to_json(stats), encoding="utf-8")
-    (result / "DATA_CARD.md").write_text(data_card(stats), encoding="utf-8")
-    (result / "tokenizer" / "TOKENIZER_CARD.md").write_text(tokenizer_card(stats), encoding="utf-8")
-    (result / "settings.json").write_text(to_json(settings_without_places(outcome.cfg)), encoding="utf-8")
 
 
 def _publish(

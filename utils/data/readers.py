@@ -10,10 +10,12 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
 from utils.data.cleaning import html_to_text
+from utils.data.parquet import parquet_rows
 from utils.data.pieces import Piece, piece_blocks
 from utils.data.records import BadLine, Document, row_id, row_text
 from utils.data.streams import TornFile, decode_line, read_blocks, read_lines, text_blocks
@@ -68,6 +70,9 @@ def read_file(path: Path, name: str, source: str, text_key: str) -> Records:
 
 def read_piece(piece: Piece, source: str, text_key: str) -> Records:
     """Yield the documents of a piece of a file as `read_file` does."""
+    if piece.groups is not None:
+        rows = _parquet_rows(piece.path, text_key, piece.groups, piece.first_line)
+        return _records(rows, piece.name, source)
     if piece.end is None:
         return read_file(Path(piece.path), piece.name, source, text_key)
     lines = _numbered(piece_blocks(piece), piece.first_line)
@@ -143,6 +148,9 @@ def _row(row: object, text_key: str) -> tuple[str, str]:
 
 def _read_json(path: Path, text_key: str) -> Found:
     """Read one array of rows, one object, or - as some call such files .json - lines of objects."""
+    if _begins_with_rows(path):
+        yield from _read_jsonl(path, text_key)
+        return
     data = _whole(path, rows=True)
     if isinstance(data, _Bad):
         yield 0, data
@@ -159,6 +167,18 @@ def _read_json(path: Path, text_key: str) -> Found:
             yield number, _row(row, text_key)
         except ValueError as error:
             yield number, _Bad(str(error), len(json.dumps(row)))
+
+
+def _begins_with_rows(path: Path) -> bool:
+    """Return whether the first line is an object and the second looks like one (as in C4)."""
+    filled = (line for _, line in _lines(path, rows=True) if isinstance(line, _Bad) or line.strip())
+    first, second = next(filled, b""), next(filled, b"")
+    if isinstance(first, _Bad) or isinstance(second, _Bad) or not second.startswith(b"{"):
+        return False
+    try:
+        return isinstance(_parsed(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _whole(path: Path, *, rows: bool = False) -> "bytes | _Bad":
@@ -228,31 +248,22 @@ def _csv_lines(path: Path, bad: list[tuple[int, _Bad]]) -> Iterator[str]:
 
 
 def _read_parquet(path: Path, text_key: str) -> Found:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
+    if path.suffix.lower() not in COMPRESSED:
+        yield from _parquet_rows(str(path), text_key)
+        return
     with tempfile.TemporaryFile() as unpacked:
-        if path.suffix.lower() in COMPRESSED:
-            unpacked.writelines(read_blocks(path))
+        unpacked.writelines(read_blocks(path))
+        yield from _parquet_rows(unpacked, text_key)
+
+
+def _parquet_rows(
+    source: str | BinaryIO, text_key: str, groups: tuple[int, int] | None = None, first: int = 1
+) -> Found:
+    for number, row in parquet_rows(source, text_key.split(".")[0], groups, first):
         try:
-            source = unpacked if path.suffix.lower() in COMPRESSED else str(path)
-            with pyarrow.parquet.ParquetFile(source) as file:
-                names = file.schema_arrow.names
-                columns = [name for name in (text_key.split(".")[0], "id") if name in names]
-                if text_key.split(".")[0] not in names:
-                    yield 0, _Bad(f"no column {text_key!r} (columns: {', '.join(names[:8])})")
-                    return
-                for batch in file.iter_batches(batch_size=256, columns=columns):
-                    for row in batch.to_pylist():
-                        number += 1
-                        try:
-                            yield number, _row(row, text_key)
-                        except ValueError as error:
-                            yield number, _Bad(str(error))
-        except pyarrow.ArrowException as error:
-            reason = " ".join(str(error).split())[:120]
-            yield number, _Bad(f"damaged parquet data ({reason})")
+            yield number, _Bad(row) if isinstance(row, str) else _row(row, text_key)
+        except ValueError as error:
+            yield number, _Bad(str(error))
 
 
 READERS: dict[str, Callable[[Path, str], Found]] = {

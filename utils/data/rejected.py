@@ -4,8 +4,9 @@ Knows nothing about why a document is rejected.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +17,8 @@ BAD_LINES = "bad_lines"
 Sample = Mapping[str, str | int]
 
 
-class Losses:
-    """What a step takes out, with the first of each reason; `record` goes into the store."""
+class LossRecorder:
+    """What a step takes out of a source, with the first of each reason; kept in the store."""
 
     def __init__(self) -> None:
         self._dropped: dict[str, list[int]] = {}
@@ -45,6 +46,18 @@ class Losses:
         return {"dropped": self._dropped, "samples": self._samples, "bad": self._bad}
 
 
+@dataclass
+class Losses:
+    """What does not come out of a source."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    characters: Counter[str] = field(default_factory=Counter)
+    bad_lines: int = 0
+    bad_characters: int = 0
+    """Bytes of the bad lines."""
+
+
 class Rejected:
     """Writes rejected/REASON.jsonl (the first of each reason) and bad_lines.jsonl (all)."""
 
@@ -53,23 +66,33 @@ class Rejected:
         self._folder.mkdir(parents=True)
         self._files: dict[str, BinaryIO] = {}
         self._written: Counter[str] = Counter()
-        self.documents: Counter[str] = Counter()
-        self.characters: Counter[str] = Counter()
-        self.bad_lines = 0
-        self.bad_characters = 0
+        self.sources: defaultdict[int, Losses] = defaultdict(Losses)
+        """By number of the source."""
         self.first_bad: dict[str, Any] | None = None
 
-    def merge(self, record: Mapping[str, Any]) -> None:
-        """Take over what the record of a step says of rejected documents and bad lines."""
+    @property
+    def total(self) -> Losses:
+        """Return the losses of all sources."""
+        total = Losses()
+        for one in self.sources.values():
+            total.documents.update(one.documents)
+            total.characters.update(one.characters)
+            total.bad_lines += one.bad_lines
+            total.bad_characters += one.bad_characters
+        return total
+
+    def merge(self, source: int, record: Mapping[str, Any]) -> None:
+        """Take over what the record of a step says of a source's documents and bad lines."""
         for name, samples in record["samples"].items():
             for sample in samples[: max(SAMPLES_PER_REASON - self._written[name], 0)]:
                 self._write(name, sample)
+        losses = self.sources[source]
         for reason, (documents, characters) in record["dropped"].items():
-            self.documents[reason] += documents
-            self.characters[reason] += characters
+            losses.documents[reason] += documents
+            losses.characters[reason] += characters
         for bad in record["bad"]:
-            self.bad_lines += 1
-            self.bad_characters += bad["bytes"]
+            losses.bad_lines += 1
+            losses.bad_characters += bad["bytes"]
             self.first_bad = self.first_bad or bad
             self._write(BAD_LINES, bad)
 

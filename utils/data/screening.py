@@ -14,7 +14,7 @@ import numpy as np
 from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
 from utils.data.decontamination import Findings, ItemSet, Match, Protected, screen
-from utils.data.rejected import Losses
+from utils.data.rejected import LossRecorder
 from utils.data.store import Store, array_digest
 from utils.data.workers import AnyWorkers
 from utils.files import fingerprint
@@ -33,7 +33,8 @@ class Screener:
 
     store: Store
     workers: AnyWorkers
-    losses: Losses
+    losses: Mapping[int, LossRecorder]
+    """By number of the source."""
 
     def decontaminate(
         self, corpus: Corpus, sets: Sequence[ItemSet], earlier: Mapping[str, Any] | None = None
@@ -62,7 +63,7 @@ class Screener:
                 found = self.store.record(name)
                 task.advance(int(np.count_nonzero(fates == Fate.TRAIN)))
                 for number, document in found["documents"].items():
-                    if _account(unit, int(number), document, report, self.losses):
+                    if _account(unit, int(number), document, report, self.losses[unit.origin]):
                         fates[int(number)] = Fate.CONTAMINATED
                 if found["texts_left"]:
                     corpus.units[at] = replace(unit, cuts=name)
@@ -91,9 +92,9 @@ class Screener:
         for item in sorted(held):
             unit, fates, number = places[item]
             fates[number] = Fate.CONTAMINATED
-            self.losses.count("contaminated", 1, len(texts[item]))
+            self.losses[unit.origin].count("contaminated", 1, len(texts[item]))
             detail = "for validation, but training documents of an earlier round hold it"
-            self.losses.sample("in_validation", {"id": unit.row(number)["id"], "detail": detail})
+            self.losses[unit.origin].sample("in_validation", {"id": unit.row(number)["id"], "detail": detail})
 
 
 def _tasks(parts: Iterator[tuple[Cleaned, np.ndarray]], hashes: str) -> Iterator[Task]:
@@ -144,7 +145,7 @@ def _protected(folder: Path, hashes: str) -> Protected:
 
 
 def _account(
-    unit: Cleaned, number: int, document: dict[str, Any], report: Findings, losses: Losses
+    unit: Cleaned, number: int, document: dict[str, Any], report: Findings, losses: LossRecorder
 ) -> bool:
     """Count what was found in a document; return whether nothing is left of it."""
     name = unit.row(number)["id"]

@@ -4,12 +4,14 @@ Each decision is a limit on a rank, a hash of the document's own text, so it is 
 depends on the text and the sums only. Knows nothing about files.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from utils.config.prepare import MixtureSource
 from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
+from utils.data.mixture import allotments, loss_message
 
 BINS = 1 << 16
 BIN_SHIFT = np.uint64(64 - 16)
@@ -20,26 +22,24 @@ Block = tuple[np.ndarray, np.ndarray]
 """Ranks (uint64) and lengths in characters of some documents."""
 
 
-def balance(corpus: Corpus, weights: list[float]) -> None:
+def balance(corpus: Corpus, sources: Sequence[MixtureSource]) -> str | None:
     """Drop documents so that the sources have the wanted shares of the characters.
 
-    Nothing is repeated: the source that is scarcest for its weight keeps everything, the others
-    keep the documents with the lowest ranks.
+    Each keeps the documents with the lowest ranks. Returns a line about what the scarcest source
+    costs the others, if it does.
     """
-    held = np.zeros(len(weights))
+    held = np.zeros(len(sources))
     for unit, fates in corpus.parts():
         held[unit.origin] += unit.column("characters")[fates == Fate.TRAIN].sum()
-    present = held > 0
-    if present.sum() < 2:
-        return
-    shares = np.array(weights) / sum(weights)
-    total = (held[present] / shares[present]).min()
-    for source in np.flatnonzero(present).tolist():
-        limit = rank_limit(lambda: _blocks(corpus, source), total * shares[source])
+    taken = allotments(held, sources)
+    for source in np.flatnonzero(taken < held).tolist():
+        overhang = 0.0 if sources[source].max_characters else 0.5
+        limit = rank_limit(lambda: _blocks(corpus, source), taken[source], overhang)
         for unit, fates in corpus.parts():
             if unit.origin == source:
                 over = (fates == Fate.TRAIN) & (unit.column("digests")[:, 0] > np.uint64(limit))
                 fates[over] = Fate.OVER_MIXTURE_WEIGHT
+    return loss_message(held, taken, sources)
 
 
 def _blocks(corpus: Corpus, source: int) -> Iterator[Block]:
@@ -49,11 +49,14 @@ def _blocks(corpus: Corpus, source: int) -> Iterator[Block]:
             yield unit.column("digests")[alive, 0], unit.column("characters")[alive]
 
 
-def rank_limit(blocks: Callable[[], Iterable[Block]], wanted: float) -> int:
+def rank_limit(
+    blocks: Callable[[], Iterable[Block]], wanted: float, overhang: float = 0.5
+) -> int:
     """Return the highest rank kept so that about `wanted` characters are.
 
-    Half of a document over or under is closest to the wanted share; at least one stays. The blocks
-    are read twice and never all in memory.
+    `overhang` is the part of the last document that may be over: with a half the sum is closest,
+    with 0 it is never more. At least one document stays. The blocks are read twice and never all in
+    memory.
     """
     wanted *= 1 + 1e-12
     sums = np.zeros(BINS)
@@ -70,7 +73,7 @@ def rank_limit(blocks: Callable[[], Iterable[Block]], wanted: float) -> int:
     ]
     ranks, characters = (np.concatenate(part) for part in zip(*inside, strict=True))
     order = np.argsort(ranks, kind="stable")
-    middles = before[at] + np.cumsum(characters[order]) - characters[order] / 2
+    middles = before[at] + np.cumsum(characters[order]) - characters[order] * overhang
     fits = int(np.count_nonzero(middles <= wanted))
     if not fits and at > occupied[0]:
         return (at << int(BIN_SHIFT)) - 1

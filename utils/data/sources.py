@@ -3,16 +3,18 @@
 Everything is streamed. Knows nothing about what happens to a document afterwards.
 """
 
-import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 from utils.config.prepare import MixtureSource
+from utils.data.downloads import Downloads, RemoteFile
+from utils.data.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
 from utils.data.pieces import Piece, file_pieces
 from utils.data.readers import ARTICLE_TITLE, READERS, file_kind, is_supported, read_file
 from utils.data.records import BadLine, Document, SkippedFile, row_id, row_text
@@ -20,8 +22,6 @@ from utils.errors import DataError
 
 BUILT_IN = "pydocs"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-HUB_TIMEOUT_S = 5
-"""A hub that does not answer in this time is not waited for."""
 ALIASES: dict[str, tuple[str, str | None]] = {
     "c4": ("allenai/c4", "en"),
     "fineweb": ("HuggingFaceFW/fineweb", "sample-10BT"),
@@ -35,7 +35,6 @@ ALIASES: dict[str, tuple[str, str | None]] = {
 """Short names of hub data sets, with the configuration that is meant."""
 
 Records = Iterator[Document | BadLine]
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,16 +48,38 @@ class Source:
     config: str | None = None
     files: list[Path] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
-    revision: str | None = None
-    """Commit of a hub data set, known once it is read."""
+    download_workers: int = 1
+    """Files of the hub that are fetched at the same time."""
+    fetched: list[RemoteFile] = field(default_factory=list)
+    """Files of the hub that were read."""
     _pieces: list[Piece] | None = None
+    _listing: Listing | None = None
 
     @property
     def label(self) -> str:
         """What the data card calls it; a local place is named without its folder."""
-        if self.kind == "files":
-            return Path(self.place).name or "files"
-        return f"{self.place} ({self.config})" if self.config else self.place
+        return (Path(self.place).name or "files") if self.kind == "files" else self.hub.label
+
+    @property
+    def hub(self) -> HubSet:
+        """Return the data set of the hub that this is."""
+        return HubSet(self.place, self.config, self.setting.input_split)
+
+    @property
+    def revision(self) -> str | None:
+        """Return the commit of a hub data set, known once it is read."""
+        return self._listing.revision if self._listing else None
+
+    @property
+    def is_wikitext(self) -> bool:
+        """Return whether the rows are lines of articles."""
+        return self.kind == "hub" and self.place.endswith("/wikitext")
+
+    def listing(self) -> Listing:
+        """Return the files of a hub data set; the hub is asked the first time."""
+        if self._listing is None:
+            self._listing = list_files(self.hub)
+        return self._listing
 
     def file_name(self, path: Path) -> str:
         """Return the name of one of `files` relative to the input folder."""
@@ -159,10 +180,31 @@ def iter_source(source: Source, text_key: str = "text", num_workers: int | None 
             return
 
 
-def fetch(source: Source, num_workers: int | None) -> None:
-    """Do what a source needs once before it can be read: extract the built-in corpus."""
+def fetch(source: Source, num_workers: int | None, download_workers: int = 1) -> None:
+    """Do what a source needs once: extract the built-in corpus, find the files on the hub.
+
+    Raises:
+        DataError: the hub cannot be reached or does not have the data set.
+    """
+    source.download_workers = download_workers
     if source.kind == "pydocs":
         next(_pydocs(num_workers), None)
+    elif source.kind == "hub":
+        source.listing()
+
+
+def iter_pieces(source: Source) -> Iterator[Piece] | None:
+    """Return the pieces of the files of a source in order, or None if it is a stream of documents.
+
+    Files of the hub are brought here, several at a time, while the first are read.
+    """
+    if source.setting.max_samples is not None or source.is_wikitext:
+        return None
+    if source.kind == "files":
+        return iter(source.pieces())
+    if source.kind == "hub" and source.listing().files:
+        return _hub_pieces(source)
+    return None
 
 
 def _pydocs(num_workers: int | None) -> Records:
@@ -177,77 +219,42 @@ def _files(source: Source, text_key: str) -> Records:
         yield from read_file(path, source.file_name(path), source.setting.name, text_key)
 
 
+def _hub_pieces(source: Source) -> Iterator[Piece]:
+    files = source.listing().files
+    with Downloads(files, source.download_workers, len(files)) as downloads:
+        for file, path in _watched(downloads, source):
+            source.fetched.append(file)
+            yield from file_pieces(path, file.path, file_kind(Path(file.path)))
+
+
 def _hub(source: Source, text_key: str) -> Records:
-    """Stream a hub data set; offline (HF_HUB_OFFLINE) the local cache is used instead."""
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_TIMEOUT_S))
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(2 * HUB_TIMEOUT_S))
-    import datasets
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub import constants
-    from huggingface_hub.utils import httpx
-
-    failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError)
-    datasets.disable_progress_bars()
-    number = 0
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            source.revision = _hub_revision(source.place)
-        rows = datasets.load_dataset(
-            source.place,
-            source.config,
-            split=source.setting.input_split,
-            revision=source.revision,
-            streaming=not constants.HF_HUB_OFFLINE,
-        )
-        if source.place.endswith("/wikitext"):
-            rows = _wikitext_articles(rows)
-        for number, row in enumerate(rows, start=1):
-            yield _hub_record(row, number, source.setting.name, text_key)
-    except failures as error:
-        raise DataError(_hub_message(source, number, error)) from error
+    """Yield the rows of a hub data set, from its files if it has plain ones."""
+    listing = source.listing()
+    name = source.setting.name
+    if listing.files:
+        records = _hub_files(source, text_key)
+    else:
+        records = stream_records(source.hub, listing.revision, name, text_key)
+    return join_articles(records, name) if source.is_wikitext else records
 
 
-def _hub_revision(place: str) -> str | None:
-    """Return the newest commit; a hub that cannot be reached fails here, in seconds."""
-    from huggingface_hub import HfApi
-
-    return HfApi().dataset_info(place, timeout=HUB_TIMEOUT_S).sha
-
-
-def _hub_message(source: Source, rows: int, error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    reason = (" ".join(str(error).split()) or type(error).__name__)[:160].rstrip(" .:")
-    name = source.label
-    if isinstance(error, GatedRepoError):
-        return f"hub data set {name} is gated: accept its terms and set HF_TOKEN"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"the hub has no data set {name}, and there is no such path here: check the spelling"
-    if rows:
-        return f"reading hub data set {name} broke off after {rows} rows ({reason}): run it again"
-    return (
-        f"cannot load hub data set {name} ({reason}): check the connection, or use local files "
-        f"(--input_path FOLDER, make prepare SRC=FOLDER) or --input_path {BUILT_IN}"
-    )
+def _hub_files(source: Source, text_key: str) -> Records:
+    """Yield the rows of the files of a hub data set; no more are fetched than probably needed."""
+    files, limit = source.listing().files, source.setting.max_samples
+    documents = 0
+    with Downloads(files, source.download_workers, 1 if limit else len(files)) as downloads:
+        for number, (file, path) in enumerate(_watched(downloads, source), start=1):
+            source.fetched.append(file)
+            for record in read_file(path, file.path, source.setting.name, text_key):
+                documents += isinstance(record, Document)
+                yield record
+            if limit is not None:
+                downloads.wanted = ceil(number * limit / max(documents, 1))
 
 
-def _hub_record(row: Any, number: int, name: str, text_key: str) -> Document | BadLine:
-    try:
-        return Document(row_id(row, f"{name}:{number}"), row_text(row, text_key), name)
-    except ValueError as error:
-        return BadLine(name, number, str(error))
-
-
-def _wikitext_articles(rows: Any) -> Iterator[dict[str, str]]:
-    """Join the rows of WikiText, which are lines, to articles."""
-    lines: list[str] = []
-    for row in rows:
-        if ARTICLE_TITLE.fullmatch(row["text"].rstrip("\n")) and lines:
-            yield {"text": "".join(lines)}
-            lines = []
-        lines.append(row["text"] if row["text"].endswith("\n") else row["text"] + "\n")
-    if lines:
-        yield {"text": "".join(lines)}
+def _watched(downloads: Downloads, source: Source) -> Iterator[tuple[RemoteFile, Path]]:
+    with hub_errors(source.hub):
+        yield from downloads
 
 
 def source_files(sources: list[Source]) -> dict[str, Any]:

@@ -65,9 +65,12 @@ def clean(
     """Clean every document of the sources, in order; return the units and what was counted.
 
     Of local sources only the files with these names; all when None.
+
+    Raises:
+        DataError: the hub cannot be reached or does not have a data set.
     """
     for source in sources:
-        fetch(source, cfg.num_workers)
+        fetch(source, cfg.num_workers, cfg.download_workers)
     counts: Counter[str] = Counter()
     cleaned: list[Cleaned] = []
     kept = 0
@@ -78,7 +81,7 @@ def clean(
             record = store.record(name)
             cleaned.append(Cleaned(store, name, unit.origin, record["documents"]))
             counts.update(record["counts"])  # `+=` would lose negative counts
-            rejected.merge(record)
+            rejected.merge(unit.origin, record)
             kept += record["documents"]
             label = sources[unit.origin].label
             task.advance(record["counts"].get("documents_in", 0), f"{kept:,} kept from {label}")

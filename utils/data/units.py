@@ -14,7 +14,7 @@ from utils.data.filters import Rules
 from utils.data.pieces import PIECE_BYTES, Piece
 from utils.data.readers import read_piece
 from utils.data.records import BadLine, Document
-from utils.data.sources import Source, iter_source
+from utils.data.sources import Source, iter_pieces, iter_source
 from utils.files import fingerprint
 
 CLEANING = 1
@@ -69,10 +69,11 @@ def iter_units(
         for batch in _batches(records):
             yield unit([_digest(batch)], batch=tuple(batch))
 
-    if source.kind != "files" or source.setting.max_samples is not None:
+    pieces = iter_pieces(source)
+    if pieces is None:
         yield from batches(iter_source(source, text_key, num_workers))
         return
-    chosen = [piece for piece in source.pieces() if files is None or piece.name in files]
+    chosen = (piece for piece in pieces if files is None or piece.name in files)
     for group in _groups(chosen):
         if group[0].is_long:
             yield from batches(read_piece(group[0], source.setting.name, text_key))
@@ -81,7 +82,7 @@ def iter_units(
             yield unit(names, pieces=tuple(group))
 
 
-def _groups(pieces: list[Piece]) -> Iterator[list[Piece]]:
+def _groups(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     """Yield runs of pieces that are enough for a unit, and long ones alone."""
     group: list[Piece] = []
     size = 0

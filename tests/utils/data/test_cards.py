@@ -15,9 +15,9 @@ STATS = {
     "files": {"read": 3, "skipped": {".png": 2}},
     "sources": [
         {"name": "a", "input": "org/set (en)", "revision": "0123456789abcdef", "documents": 900,
-         "characters": 700_000, "wanted_share": 0.75, "observed_share": 0.7014},
+         "characters": 700_000, "tokens": 180_000, "wanted_share": 0.75, "observed_share": 0.7014},
         {"name": "b", "input": "texts", "revision": None, "documents": 300,
-         "characters": 298_000, "wanted_share": 0.25, "observed_share": 0.2986},
+         "characters": 298_000, "tokens": 75_000, "wanted_share": 0.25, "observed_share": 0.2986},
     ],
     "labels": {"a": 700_000, "b": 298_000},
     "splits": {
@@ -49,7 +49,7 @@ STATS = {
     "line",
     [
         "# Data card: toy",
-        "| a | org/set (en) @ 0123456789ab | 900 | 700,000 | 75.0% | 70.1% |",
+        "| a | org/set (en) @ 0123456789ab | 900 | 700,000 | 180,000 | 75.0% | 70.1% |",
         "| in | 1,203 | 999,000 |",
         f"| dropped: too_short ({REASONS['too_short']}) | 5 | 100 |",
         "| bad (rejected/bad_lines.jsonl) | 4 | 70 |",

@@ -61,14 +61,16 @@ def corpus(tmp_path, texts):
     return folder
 
 
-def test_a_new_file_gives_new_shards_only(corpus, tmp_path, texts, caplog):
+@pytest.mark.parametrize("form", ["none", "lz4"])
+def test_a_new_file_gives_new_shards_only(corpus, tmp_path, texts, caplog, form):
     caplog.set_level("INFO")
-    folder = prepare(_config(corpus, tmp_path / "out"))
+    settings = {"token_compression": form}
+    folder = prepare(_config(corpus, tmp_path / "out", **settings))
     before, sides = _shards(folder), {split: _places(folder, split) for split in ("train", "val")}
     inodes = {name: (folder / name).stat().st_ino for name in before}
     tokenizer = read_dataset(folder)["tokenizer_sha256"]
     _write(corpus / "a.jsonl", [(f"a{n}", text) for n, text in enumerate(texts[len(texts) // 2 :])])
-    assert prepare(_config(corpus, tmp_path / "out")) == folder
+    assert prepare(_config(corpus, tmp_path / "out", **settings)) == folder
     assert "1 new files: new shards for these" in caplog.text
     after = _shards(folder)
     assert before.items() < after.items()
@@ -85,8 +87,12 @@ def test_a_new_file_gives_new_shards_only(corpus, tmp_path, texts, caplog):
     assert [one["files"] for one in stats["rounds"]] == [1, 1]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == ["out"]
     caplog.clear()
-    prepare(_config(corpus, tmp_path / "out"))
+    prepare(_config(corpus, tmp_path / "out", **settings))
     assert "already prepared" in caplog.text
+    if form == "none":  # packed later, the rounds stay
+        prepare(_config(corpus, tmp_path / "out", token_compression="lz4"))
+        names = {name.replace(".bin", ".lz4") for name in after}
+        assert _shards(folder).keys() == names
 
 
 @pytest.mark.parametrize("keep_cache", [True, False])

@@ -4,11 +4,15 @@ import codecs
 import gzip
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import xxhash
 
 from utils.data import pieces
 from utils.data.pieces import file_pieces, piece_blocks
 from utils.data.readers import file_kind, read_file, read_piece
+from utils.data.records import BadLine, Document
 from utils.data.streams import BLOCK_BYTES
 
 
@@ -92,3 +96,56 @@ def test_the_digest_is_that_of_the_bytes(tmp_path):
 def test_a_file_that_cannot_be_read_says_so(tmp_path):
     (piece,) = file_pieces(tmp_path / "gone.txt", "gone.txt", ".txt")
     assert piece.digest.startswith("unreadable: No such file")
+
+
+def _parquet(path, rows, group):
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, path, row_group_size=group)
+
+
+@pytest.mark.parametrize("group", [1, 70, 10_000])
+def test_rows_of_parquet_pieces_are_those_of_the_file(tmp_path, group):
+    path = tmp_path / "rows.parquet"
+    _parquet(path, [{"text": f"row {n} " + "x" * (n % 900), "n": n} for n in range(2000)], group)
+    found = _pieces(path)
+    assert [piece.is_long for piece in found] == ([True] if group == 10_000 else [False] * len(found))
+    assert len(found) == 1 if group == 10_000 else len(found) > 4
+    assert len({piece.digest for piece in found}) == len(found)
+    assert {piece.file_digest for piece in found} == {xxhash.xxh3_128_hexdigest(path.read_bytes())}
+    records = [record for piece in found for record in read_piece(piece, "source", "text")]
+    assert records == list(read_file(path, path.name, "source", "text"))
+    assert [record.id for record in records[-2:]] == ["rows.parquet:1999", "rows.parquet:2000"]
+    (bad,) = [record for piece in found for record in read_piece(piece, "source", "body")]
+    assert bad.reason == "no column 'body' (columns: text, n)"
+
+
+def test_parquet_without_rows_and_without_sense_is_one_piece(tmp_path):
+    empty, damaged = tmp_path / "empty.parquet", tmp_path / "damaged.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], "string")}), empty)
+    damaged.write_bytes(b"PAR1" + b"x" * 9000)
+    for path, count in ((empty, 0), (damaged, 1)):
+        (piece,) = _pieces(path)
+        assert len(list(read_piece(piece, "source", "text"))) == count
+
+
+def test_of_a_parquet_file_with_a_damaged_group_the_others_are_read(tmp_path):
+    path = tmp_path / "rows.parquet"
+    _parquet(path, [{"text": f"row {n} " + "x" * 900} for n in range(1000)], 200)
+    data = bytearray(path.read_bytes())
+    middle = pyarrow.parquet.read_metadata(path).row_group(2).column(0).data_page_offset
+    data[middle : middle + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    records = [record for piece in _pieces(path) for record in read_piece(piece, "source", "text")]
+    good = [record.id for record in records if isinstance(record, Document)]
+    assert len(good) >= 600 and good[-1] == "rows.parquet:1000"
+    assert [record.reason[:20] for record in records if isinstance(record, BadLine)] == [
+        "damaged parquet data"
+    ]
+
+
+def test_the_digest_of_a_cut_file_is_that_of_all_its_bytes(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(_rows(2000))
+    found = _pieces(path)
+    assert len(found) > 5
+    assert {piece.file_digest for piece in found} == {xxhash.xxh3_128_hexdigest(path.read_bytes())}

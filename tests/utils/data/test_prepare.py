@@ -17,16 +17,18 @@ import lz4.frame
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data import workers
+from utils.data.decontamination import ItemSet
 from utils.data.packed import PackedDataset
-from utils.data.prepare import PIPELINE, PLACES, prepare
+from utils.data.prepare import prepare
 from utils.data.shards import TokenShards, iter_documents, read_dataset
 from utils.data.store import Store
 from utils.data.tokenizer import EOS_ID, Tokenizer
-from utils.errors import DataError, Interrupted, LumiError
+from utils.errors import ConfigError, DataError, Interrupted, LumiError
 from utils.files import fingerprint, folder_damage, to_json
 from utils.stage import stop_request
 
@@ -80,7 +82,7 @@ def test_the_folder_is_complete_and_whole(corpus, tmp_path):
         "DATA_CARD.md", "inputs.json", "manifest.json", "settings.json", "stats.json",
         "rejected/bad_lines.jsonl",
         "rejected/exact_duplicate.jsonl", "rejected/near_duplicate.jsonl",
-        "rejected/overlapping.jsonl", "rejected/too_short.jsonl",
+        "rejected/overlapping.jsonl", "rejected/too_short.jsonl", "sources/corpus.json",
         "tokenizer/TOKENIZER_CARD.md", "tokenizer/tokenizer.json", "tokenizer/tokenizer.model",
         "tokenizer/tokenizer_config.json", "tokens/train_00000.bin", "tokens/train_00000.idx",
         "tokens/val_00000.bin", "tokens/val_00000.idx", "train_00000.jsonl", "val_00000.jsonl",
@@ -234,6 +236,55 @@ def test_a_mixture_has_its_weights_and_says_so(tmp_path, texts):
         [0.25, 0.75], abs=0.03
     )
     assert stats["documents"]["dropped"]["over_mixture_weight"] > 0
+
+
+def test_the_account_of_each_source_adds_up_to_the_whole(corpus, tmp_path, texts):
+    extra = tmp_path / "extra.txt"
+    extra.write_text("\n\n".join(texts[150:]))
+    mixture = [
+        {"name": "the docs", "input_path": str(corpus), "weight": 30, "max_characters": 30_000},
+        {"name": "extra", "input_path": str(extra), "weight": 3},
+    ]
+    protected = [ItemSet("quiz", "here", [texts[7]])]
+    cfg = _config(tmp_path, tmp_path / "out", mix_datasets=mixture, dataset_name="mixed")
+    folder = prepare(cfg, lambda: protected)
+    stats, manifest = (json.loads((folder / n).read_text()) for n in ("stats.json", "manifest.json"))
+    docs, more = (
+        json.loads((folder / "sources" / name).read_text())
+        for name in ("the_docs.json", "extra.json")
+    )
+    for key in ("documents", "characters"):
+        for entry, total in stats[key].items():
+            if entry == "dropped":
+                assert total == dict(Counter(docs[key][entry]) + Counter(more[key][entry])) | {
+                    reason: 0 for reason, lost in total.items() if not lost
+                }
+            else:
+                assert total == docs[key][entry] + more[key][entry]
+    for name, split in manifest["splits"].items():
+        assert split["tokens"] == docs["splits"][name]["tokens"] + more["splits"][name]["tokens"]
+        rows = [len(row["text"]) for row in iter_documents(folder, name)]
+        assert sum(rows) == sum(one["splits"][name]["characters"] for one in (docs, more))
+    assert docs["documents"]["bad"] == 2 and not more["documents"]["bad"]
+    assert 29_000 < docs["characters"]["kept"] <= 30_000
+    assert docs["observed_share"] + more["observed_share"] == pytest.approx(1, abs=2e-6)
+    assert docs["wanted_share"] == round(30 / 33, 6)
+    data = (corpus / "docs.jsonl").read_bytes()
+    assert {"name": "docs.jsonl", "xxh3_128": xxhash.xxh3_128_hexdigest(data)} in docs["files"]
+    assert [file["name"] for file in more["files"]] == ["extra.txt"]
+
+
+def test_two_sources_of_one_name_are_refused():
+    for names in (("a b", "A_b"), ("x", "x")):
+        mixture = [{"name": name, "input_path": "pydocs"} for name in names]
+        with pytest.raises(ConfigError, match=f"two sources called '{names[0]}'"):
+            PrepareConfig.build({"mix_datasets": mixture})
+    mixture = [{"name": n, "input_path": "pydocs", "max_share": 0.4} for n in ("a", "b")]
+    with pytest.raises(ConfigError, match="max_share of all sources must make 1 or more"):
+        PrepareConfig.build({"mix_datasets": mixture})
+    shares = zip("abc", (0.7, 0.2, 0.1), strict=True)
+    exact = [{"name": n, "input_path": "pydocs", "max_share": share} for n, share in shares]
+    assert len(PrepareConfig.build({"mix_datasets": exact}).sources) == 3
 
 
 def test_two_documents_are_enough_and_one_is_not(tmp_path):
@@ -392,20 +443,12 @@ def test_packed_tokens_are_the_same_tokens_in_a_folder_that_is_otherwise_the_sam
     assert torch.equal(*rows)
 
 
-def test_a_folder_that_knows_no_compression_is_recognised(corpus, tmp_path, stored):
-    """The setting came later: neither hash nor manifest of an unpacked folder may tell of it."""
-    folder = prepare(_config(corpus, tmp_path / "out"))
-    hidden = {"token_compression"}
-    cfg = _config(corpus, tmp_path / "out")
-    older = {key: value for key, value in cfg.resolved().items() if key not in hidden | PLACES}
-    older["filter_profile"] = load_profile("none").resolved()
-    manifest = read_dataset(folder)
-    assert manifest["settings_hash"] == fingerprint([PIPELINE, older, [["corpus", 1.0, None]]])
+def test_the_manifest_of_unpacked_shards_tells_nothing_of_packing(corpus, tmp_path):
+    """The setting came later: folders made before it are recognised."""
+    manifest = read_dataset(prepare(_config(corpus, tmp_path / "out")))
     assert manifest["format"] == 1 and "token_compression" not in manifest
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    stored.clear()
-    prepare(cfg)
-    assert not stored and before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    packed = read_dataset(prepare(_config(corpus, tmp_path / "packed", token_compression="lz4")))
+    assert packed["settings_hash"] == manifest["settings_hash"]
 
 
 def test_a_damaged_result_of_a_step_is_made_again(corpus, tmp_path, small_units, stored):

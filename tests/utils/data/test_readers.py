@@ -184,3 +184,23 @@ def test_the_format_is_told_by_the_name_without_its_compression(tmp_path):
     assert is_supported(tmp_path / "a.txt.zst")
     assert not is_supported(tmp_path / "a.png")
     assert not is_supported(tmp_path / "a.tar.gz")
+
+
+def test_lines_of_objects_called_json_are_not_held_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.data.readers.MAX_FILE_BYTES", 500_000)
+    lines = "\n".join(json.dumps({"text": f"page {n} " * 40, "url": "x"}) for n in range(2000))
+    path = tmp_path / "c4-train.00000-of-01024.json.gz"
+    path.write_bytes(gzip.compress(f"\n{lines}\n".encode()))
+    records = list(read_file(path, path.name, "source", "text"))
+    assert [record.text for record in records] == [f"page {n} " * 40 for n in range(2000)]
+    assert records[0].id == f"{path.name}:2"
+    path.write_bytes(gzip.compress(f"[{lines.replace(chr(10), ',' + chr(10))}]".encode()))
+    (bad,) = read_file(path, path.name, "source", "text")
+    assert bad.reason == "larger than 0 MiB: convert it to .jsonl"
+
+
+def test_one_object_and_an_object_over_several_lines_are_read(tmp_path):
+    path = tmp_path / "one.json"
+    for content in ('{"text": "a"}', '{\n"text": "a"\n}\n', '{"text": "a"}\n\n', '[{"text": "a"}]'):
+        path.write_text(content)
+        assert [record.text for record in read_file(path, "one.json", "s", "text")] == ["a"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-
+from utils.config.prepare import MixtureSource
 from utils.data.corpus import Fate
 from utils.data.selection import balance, rank_limit, sample, split
 
@@ -61,12 +61,20 @@ def test_a_sample_has_about_the_wanted_size_and_small_corpora_are_taken_whole(co
     assert _sampled(corpus, 1).sum() == 1
 
 
+def _sources(*weights, **first):
+    """Sources of a mixture; the first one has further settings."""
+    return [
+        MixtureSource(name=f"source{n}", input_path="x", weight=weight, **({} if n else first))
+        for n, weight in enumerate(weights)
+    ]
+
+
 def test_a_mixture_gets_its_shares_of_the_characters(corpus_of):
     origins = [number // 500 % 3 for number in range(len(TEXTS))]
     corpus = corpus_of(TEXTS, size=500, origins=origins)
     corpus.fates[::7] = Fate.EXACT_DUPLICATE
     alive = corpus.fates == Fate.TRAIN
-    balance(corpus, [6.0, 3.0, 1.0])
+    message = balance(corpus, _sources(6.0, 3.0, 1.0))
     stays = corpus.fates == Fate.TRAIN
     assert (corpus.fates[alive & ~stays] == Fate.OVER_MIXTURE_WEIGHT).all()
     assert (corpus.fates[~alive] == Fate.EXACT_DUPLICATE).all()
@@ -74,11 +82,24 @@ def test_a_mixture_gets_its_shares_of_the_characters(corpus_of):
     held = np.array([characters[stays & (of == source)].sum() for source in range(3)])
     assert held / held.sum() == pytest.approx([0.6, 0.3, 0.1], abs=0.002)
     assert (stays & (of == 0)).sum() == (alive & (of == 0)).sum()
+    assert message is not None and message.startswith("source0 scarce for the weight: left out")
+
+
+def test_a_cap_in_characters_is_never_passed(corpus_of):
+    origins = [number // 500 % 2 for number in range(len(TEXTS))]
+    of = np.array(origins)
+    for cap in (3000, 20_011, 40_000):
+        corpus = corpus_of(TEXTS, size=500, origins=origins)
+        balance(corpus, _sources(1.0, 1.0, max_characters=cap))
+        characters = _characters(corpus)
+        stays = corpus.fates == Fate.TRAIN
+        assert cap - 200 < characters[stays & (of == 0)].sum() <= cap
+        assert stays[of == 1].all()
 
 
 def test_a_source_that_gave_nothing_does_not_empty_the_others(corpus_of):
     corpus = corpus_of(TEXTS[:10])
-    balance(corpus, [1.0, 1.0])
+    assert balance(corpus, _sources(1.0, 1.0)) is None
     assert corpus.count(Fate.TRAIN) == 10
 
 

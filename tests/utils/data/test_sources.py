@@ -108,6 +108,7 @@ def test_every_shipped_configuration_is_valid_and_names_a_source(root):
     paths = sorted((root / "config" / "datasets").glob("*.json"))
     assert {path.stem for path in paths} >= {
         "pydocs", "demo_tiny", "wikitext103", "wikipedia_en", "openwebtext", "mixture_example",
+        "c4", "fineweb", "fineweb_edu",
     }  # fmt: skip
     for path in paths:
         cfg = PrepareConfig.from_cli(["--config", str(path)])
