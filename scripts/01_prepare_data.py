@@ -3,8 +3,8 @@
     python scripts/01_prepare_data.py --config config/datasets/pydocs.json
     python scripts/01_prepare_data.py --input_path ~/texts --vocab_size 8192
 
-Reads    a hub data set, a local file or folder (txt, md, html, jsonl, json, csv, parquet; .gz, .zst
-         too), or `pydocs`, the docstrings on this machine.
+Reads    a hub data set, a local file or folder (txt, md, html, epub, jsonl, json, csv, parquet;
+         packed as .zip, .gz or .zst too), or `pydocs`, the docstrings on this machine.
 Writes   data/processed/NAME/: train_*.jsonl, val_*.jsonl, tokens/, tokenizer/, rejected/,
          manifest.json, stats.json, DATA_CARD.md, settings.json.
 Resumes  from what its steps left in .cache-NAME beside it; the folder itself is there whole or not

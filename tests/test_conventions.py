@@ -68,6 +68,7 @@ THROUGH_ANOTHER = {
     "test_prepare.py": (
         "accounts corpus description encoding identity manifests records rejected screening steps"
     ),
+    "test_readers.py": "formats",
     "test_suite.py": "parts",
     "test_02_pretrain.py": "samples seeding setup trainer run parallel",
     "test_03_sft.py": "records conductor runner splits",

@@ -63,6 +63,8 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     assert one["dropped"] == two["dropped"], "the number of workers changed the result"
     recall, precision, repeated = _exactness(big.path, one["dropped"])
     full = run_ours("full", big.path, work, 1)
+    part = build_corpus(texts, work / "part.jsonl", args.megabytes / 20, args.seed)
+    once = run_ours("full", part.path, work, 1)
     result = {
         "dedup_mb_per_s_core": _rate(big.bytes, one["cpu_s"]),
         "full_mb_per_s_core": _rate(big.bytes, full["cpu_s"]),
@@ -71,7 +73,9 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "precision": precision,
         "repetitions": repeated,
         "peak_rss_mb": max(one["rss_mb"], full["rss_mb"]),
-        "rss_after_imports_mb": full["imports_mb"],
+        "peak_rss_mb_1x": once["rss_mb"],
+        "peak_rss_mb_20x": full["rss_mb"],
+        "rss_after_imports_mb": once["imports_mb"],
         "megabytes": round(big.bytes / 1e6, 1),
     }
     small = build_corpus(texts, work / "small.jsonl", args.peer_megabytes, args.seed + 1)

@@ -75,8 +75,8 @@ class PrepareConfig(StageConfig):
     """ISO code of the language to keep; null keeps all."""
     language_detector: LanguageDetector = "py3langid"
     """py3langid (fast) or langdetect."""
-    language_threshold: float = Field(0.7, ge=0, le=1)
-    """Probability of `language` below which a document is dropped."""
+    language_threshold: float = Field(0.4, ge=0, le=1)
+    """Probability of `language` below which a document is dropped (lists of names score low)."""
     filter_profile: str = "none"
     """Limits for odd documents: web, wiki, books, docs, code, none, or a JSON file of your own."""
     redact_pii: bool = False

@@ -6,7 +6,6 @@ typographic quotes stay as they are. Knows nothing about files, languages or dup
 
 import re
 import unicodedata
-from html.parser import HTMLParser
 
 BYTE_ORDER_MARK = "\ufeff"
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2581\ufeff]")
@@ -112,56 +111,3 @@ def _cut(text: str, start: int, stop: int) -> int:
         if place >= 0:
             return place + len(border)
     return stop
-
-
-class _VisibleText(HTMLParser):
-    """Collects what a reader of the page sees; block elements begin a new paragraph."""
-
-    HIDDEN = frozenset({"script", "style", "template", "noscript", "head", "svg", "iframe"})
-    BLOCKS = re.compile(
-        "address|article|aside|blockquote|body|d[dlt]|details|dialog|div|fieldset|figcaption|figure"
-        "|footer|form|h[1-6r]|header|li|main|nav|[ou]l|p|pre|section|summary|table|t[drh]|tbody"
-        "|tfoot|thead"
-    )
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self.hidden: list[str] = []
-        self.preformatted = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Open a block, a line or a hidden part."""
-        if tag == "body":
-            self.hidden.clear()
-        elif tag in self.HIDDEN:
-            self.hidden.append(tag)
-        if tag == "br":
-            self.parts.append("\n")
-        elif self.BLOCKS.fullmatch(tag):
-            self.parts.append("\n\n")
-        self.preformatted += tag == "pre"
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close what the tag opened; a hidden part that was never closed ends with its parent."""
-        if tag in self.hidden:
-            del self.hidden[self.hidden.index(tag) :]
-        if self.BLOCKS.fullmatch(tag):
-            self.parts.append("\n\n")
-        if tag == "pre":
-            self.preformatted = max(self.preformatted - 1, 0)
-
-    def handle_data(self, data: str) -> None:
-        """Keep visible text; white space counts only inside <pre>."""
-        if not self.hidden:
-            self.parts.append(data if self.preformatted else re.sub(r"\s+", " ", data))
-
-
-def html_to_text(page: str) -> str:
-    """Return the visible text of an HTML page, one paragraph for each block element."""
-    parser = _VisibleText()
-    parser.feed(page)
-    parser.close()
-    text = "".join(parser.parts)
-    text = re.sub(r"[ \t]*\n(?:[ \t]*\n)+[ ]?", "\n\n", text)
-    return re.sub(r"(?m)^ (?=\S)", "", text).strip()

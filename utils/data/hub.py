@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.downloads import RemoteFile, repository_folder
-from utils.data.readers import ARTICLE_TITLE, is_supported
+from utils.data.formats import ARTICLE_TITLE
+from utils.data.readers import is_supported
 from utils.data.records import BadLine, Document, row_id, row_text
 from utils.disk import FULL
 from utils.errors import DataError

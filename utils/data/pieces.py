@@ -1,7 +1,8 @@
 """Local files cut into pieces that can be read on their own, each with a hash of its bytes.
 
-Long files of JSON lines are cut at line ends, parquet files between row groups; any other file is
-one piece. Where the cuts lie depends on the bytes only. Knows nothing about documents.
+Long files of JSON lines are cut at line ends, parquet files between row groups; any other file, an
+archive too, is one piece. Where the cuts lie depends on the bytes only. Knows nothing about
+documents.
 """
 
 import codecs
@@ -12,14 +13,18 @@ from typing import BinaryIO
 
 import xxhash
 
+from utils.data.archives import Archive
+from utils.data.epub import read_book
 from utils.data.parquet import group_runs
-from utils.data.streams import BLOCK_BYTES, TornFile, is_compressed, is_plain, read_blocks
+from utils.data.streams import BLOCK_BYTES, Readable, TornFile, is_compressed, is_plain, read_blocks
 
 PIECE_BYTES = 1 << 22
 """Length from which lines are cut into several pieces: work for a fraction of a second."""
 MAX_GROUP = 4
 """Pieces that a row group may fill: it cannot be cut."""
 LINE_KINDS = frozenset({".jsonl", ".ndjson"})
+ARCHIVES = frozenset({".zip", ".epub"})
+"""What is inside is counted, not the pictures of a book."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,10 @@ def file_pieces(path: Path, name: str, kind: str) -> list[Piece]:
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
                 size += len(block)
-        if is_compressed(head):
-            size = max(size, _unpacked_bytes(path))
+        if kind in ARCHIVES or is_compressed(head):
+            unpacked = _unpacked_bytes(_contents(path, kind))
+            is_short_book = kind in ARCHIVES and unpacked <= PIECE_BYTES
+            size = unpacked if is_short_book else max(size, unpacked)
     except OSError as error:
         return [Piece(str(path), name, f"unreadable: {error.strerror}", 0)]
     if kind == ".parquet" and not is_compressed(head):
@@ -101,16 +108,32 @@ def _line_pieces(
         start, line = end, line + lines
 
 
-def _unpacked_bytes(path: Path) -> int:
-    """Return how many bytes a compressed file gives, counted to the first over PIECE_BYTES."""
+def _contents(path: Path, kind: str) -> Iterator[Readable]:
+    """Yield what is read of a file: itself, or what is in it.
+
+    Raises:
+        TornFile: a damaged archive.
+    """
+    if kind not in ARCHIVES:
+        yield path
+        return
+    with Archive(path) as archive:
+        yield from archive.members() if kind == ".zip" else read_book(archive).chapters
+
+
+def _unpacked_bytes(contents: Iterator[Readable]) -> int:
+    """Return how many bytes packed files give, counted to the first over PIECE_BYTES."""
     size = 0
-    try:
-        for block in read_blocks(path):
-            size += len(block)
-            if size > PIECE_BYTES:
-                break
-    except TornFile:
-        pass
+    while size <= PIECE_BYTES:
+        try:
+            for block in read_blocks(next(contents)):
+                size += len(block)
+                if size > PIECE_BYTES:
+                    break
+        except StopIteration:
+            break
+        except TornFile:
+            continue  # the generator of a damaged archive ends here
     return size
 
 

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from utils.config.prepare import MixtureSource
 from utils.data.downloads import Downloads, RemoteFile
+from utils.data.formats import file_kind
 from utils.data.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
 from utils.data.pieces import Piece, file_pieces
-from utils.data.readers import ARTICLE_TITLE, READERS, file_kind, is_supported, read_file
+from utils.data.readers import KINDS, is_supported, read_file, skipped_members
 from utils.data.records import BadLine, Document, SkippedFile, row_id, row_text
 from utils.errors import DataError
 
@@ -121,7 +122,7 @@ def find_source(setting: MixtureSource, without: Path | None = None) -> Source:
     if path.exists():
         return _local(setting, path, without)
     place, config = ALIASES.get(setting.input_path, (setting.input_path, setting.input_config))
-    if HUB_ID.fullmatch(place) and Path(place).suffix not in READERS and len(path.parts) < 3:
+    if HUB_ID.fullmatch(place) and Path(place).suffix not in KINDS and len(path.parts) < 3:
         return Source(setting, "hub", place, config)
     raise DataError(
         f"input_path {setting.input_path} not found: give a file, a folder, a hub data set such as "
@@ -133,17 +134,19 @@ def _local(setting: MixtureSource, path: Path, without: Path | None) -> Source:
     source = Source(setting, "files", str(path.absolute()))
     if path.is_file():
         source.files = [path.absolute()]
+        source.skipped = skipped_members(path, path.name)
         return source
     for file in _walk(path.absolute(), without):
         if is_supported(file):
             source.files.append(file)
+            source.skipped += skipped_members(file, source.file_name(file))
         else:
             source.skipped.append(SkippedFile(source.file_name(file), file.suffix or "no suffix"))
     if not source.files:
         kinds = Counter(skipped.kind for skipped in source.skipped)
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no file"
         raise DataError(
-            f"nothing to read in {path} ({found}): put in files of {' '.join(sorted(READERS))} "
+            f"nothing to read in {path} ({found}): put in files of {' '.join(sorted(KINDS))} "
             "(each also .gz or .zst)"
         )
     return source

@@ -9,8 +9,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
@@ -33,18 +32,31 @@ MARKS = (
 )  # fmt: skip
 
 
+class Readable(Protocol):
+    """A file on the disk, or one in an archive."""
+
+    @property
+    def name(self) -> str:
+        """Its name, in an archive with that of its folders."""
+        ...
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """Return its bytes; a `seek` goes to the beginning only."""
+        ...
+
+
 class TornFile(Exception):
     """A file ends too early or its compressed data is damaged; what came before is good."""
 
 
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the content of `path` in order, decompressed whatever its name says.
+def read_blocks(source: Readable) -> Iterator[bytes]:
+    """Yield the content of a file in order, decompressed whatever its name says.
 
     Raises:
         TornFile: damaged or truncated compressed data, after all that could be read.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with source.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
         if magic.startswith(GZIP_MAGIC):
@@ -84,7 +96,7 @@ def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
         raise TornFile("the zstd data ends too early (a truncated file)")
 
 
-def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
+def text_blocks(source: Readable, *, rows: bool = False) -> Iterator[bytes]:
     """Yield the content as UTF-8 without byte order mark; UTF-16 and UTF-32 are recoded.
 
     Bytes that are not UTF-8 pass through: the reader of each format decides about them. With `rows`
@@ -95,7 +107,7 @@ def text_blocks(path: Path, *, rows: bool = False) -> Iterator[bytes]:
         TornFile: damaged compressed data, or the file is binary.
         OSError: the file cannot be read.
     """
-    blocks = read_blocks(path)
+    blocks = read_blocks(source)
     head = next(blocks, b"").removeprefix(codecs.BOM_UTF8)
     encoding = _encoding(head)
     if encoding is None:

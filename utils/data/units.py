@@ -17,7 +17,7 @@ from utils.data.records import BadLine, Document
 from utils.data.sources import Source, iter_pieces, iter_source
 from utils.files import fingerprint
 
-CLEANING = 1
+CLEANING = 2
 """Raised when the same documents give another result."""
 RECORD_BYTES = 100
 """Counted for each record beside its text, so that empty ones fill a unit too."""

@@ -12,6 +12,9 @@ from utils.data.decontamination import ItemSet
 from utils.errors import DataError
 from utils.evaluation.sources import BOOLQ, LAMBADA, WIKITEXT, Source, benchmark_rows
 
+MAX_TITLE = 100
+"""Longest title in characters (75 in BoolQ); a later dash belongs to the passage."""
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +25,13 @@ def _paragraphs(row: dict[str, Any]) -> list[str]:
 
 
 def _passage(row: dict[str, Any]) -> list[str]:
-    return [row["passage"]]
+    """Return a passage of BoolQ without the title of its article.
+
+    SuperGLUE puts "Title -- " in front, which no article has at that place: with it 1,400 of the
+    3,270 passages were found in the articles they are from, without it 1,451.
+    """
+    title, dash, passage = row["passage"].partition(" -- ")
+    return [passage if dash and len(title) <= MAX_TITLE else row["passage"]]
 
 
 def _text(row: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import ftfy
 import pytest
 from ftfy.badness import is_bad
 
-from utils.data.cleaning import clean_text, html_to_text, needs_repair, split_long
+from utils.data.cleaning import clean_text, needs_repair, split_long
 
 DELIBERATE = "\u00a0\ufb01\u0149\u01cc\u01c9"
 """Characters we make ordinary on purpose: no-break space, ligatures."""
@@ -121,16 +121,3 @@ def test_a_text_without_any_border_is_cut_hard(length):
 
 def test_a_short_text_is_not_split():
     assert split_long("  indented\n\nshort", 100) == ["  indented\n\nshort"]
-
-
-def test_html_gives_the_visible_text_in_paragraphs():
-    page = """<!doctype html><html><head><title>no</title><style>p {}</style></head>
-    <body><h1>Title</h1><p>One   &amp; <b>two</b><br>three</p><script>var x = "<p>no</p>";</script>
-    <ul><li>first<li>second</ul><pre>if x:
-    y</pre></body></html>"""
-    assert html_to_text(page) == "Title\n\nOne & two\nthree\n\nfirst\n\nsecond\n\nif x:\n    y"
-
-
-def test_html_that_is_never_closed_keeps_its_text():
-    assert html_to_text("<p>one<p>two <b>bold") == "one\n\ntwo bold"
-    assert html_to_text("<html><head><title>x</title><body>text") == "text"

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 
 import pytest
@@ -138,8 +139,8 @@ def test_after_a_kill_only_what_is_missing_is_fetched(hub, files, root):
     command = [sys.executable, "-c", FETCH, json.dumps([asdict(file) for file in files])]
     process = subprocess.Popen(command, cwd=root, env=os.environ | hub.env)
     assert hub.held.wait(60)
-    while not files[1].partial.exists() or files[1].partial.stat().st_size < 2 * MIB:
-        pass
+    while not files[0].blob.exists() or downloads._size(files[1].partial) < 2 * MIB:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     hub.released.set()

@@ -3,15 +3,20 @@
 import codecs
 import gzip
 import json
+import random
+import zipfile
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import xxhash
 
+from tests.utils.data.books import book_files, write_book
 from utils.data import pieces
+from utils.data.formats import file_kind
 from utils.data.pieces import file_pieces, piece_blocks
-from utils.data.readers import file_kind, read_file, read_piece
+from utils.data.formats import file_kind
+from utils.data.readers import read_file, read_piece
 from utils.data.records import BadLine, Document
 from utils.data.streams import BLOCK_BYTES
 
@@ -80,6 +85,26 @@ def test_a_small_packed_file_that_is_long_inside_is_long(tmp_path):
     torn = tmp_path / "torn.txt.gz"
     torn.write_bytes(small.read_bytes()[:-6])
     assert [_pieces(path)[0].is_long for path in (bomb, small, torn)] == [True, False, False]
+
+
+def test_archives_are_as_long_as_what_is_read_of_them(tmp_path):
+    def pack(name, members):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for inner, data in members.items():
+                archive.writestr(inner, data)
+        return _pieces(tmp_path / name)[0]
+
+    assert pack("small.zip", {"a.txt": b"a" * 1000, "b.txt": b"b" * 500}).size == 1500
+    assert pack("long.zip", {f"{number}.txt": b"a" * 9000 for number in range(20)}).is_long
+    assert pack("bomb.zip", {"a.jsonl.gz": gzip.compress(b"a" * 10_000_000)}).is_long
+    picture = {"OEBPS/cover.jpg": random.randbytes(500_000)}
+    book = write_book(tmp_path / "small.epub", book_files(["Text."]) | picture)
+    assert book.stat().st_size > 500_000 and not _pieces(book)[0].is_long
+    book = write_book(tmp_path / "long.epub", book_files(["word " * 9000] * 9))
+    assert book.stat().st_size < 50_000 and _pieces(book)[0].is_long
+    for name in ("torn.zip", "torn.epub"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+        assert not _pieces(tmp_path / name)[0].is_long
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path):

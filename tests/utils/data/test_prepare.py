@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 import xxhash
 
 from utils.config.filters import load_profile
+from tests.utils.data.books import book_files, write_book
 from utils.config.prepare import PrepareConfig
 from utils.data import workers
 from utils.data.decontamination import ItemSet
@@ -164,6 +166,34 @@ def test_the_result_does_not_depend_on_processes_or_places(corpus, tmp_path, mon
     monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 20_000)
     two = prepare(_config(elsewhere, tmp_path / "two", num_workers=2))
     assert _contents(one) == _contents(two)
+
+
+def test_an_archive_gives_what_its_files_give_with_any_number_of_processes(
+    corpus, tmp_path, texts, monkeypatch
+):
+    write_book(corpus / "book.epub", book_files([f"{text} in a book" for text in texts[:30]]))
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    with zipfile.ZipFile(packed / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(corpus.iterdir()):
+            if path.suffix != ".epub":
+                archive.write(path, f"inner/{path.name}")
+    (corpus / "book.epub").rename(packed / "book.epub")
+    folders = {"corpus": corpus, "packed": packed}
+    found = {}
+    for name, folder in folders.items():
+        out = prepare(_config(folder, tmp_path / f"{name}-out"))
+        stats = json.loads((out / "stats.json").read_text())
+        rows = [row for split in ("train", "val") for row in iter_documents(out, split)]
+        found[name] = {row["text"] for row in rows}, stats["documents"]["bad"], stats["files"]
+    assert found["corpus"][0] < found["packed"][0]
+    assert found["corpus"][1] == found["packed"][1] == 2
+    assert found["packed"][2] == {"read": 2, "skipped": {".png": 1}}
+    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 9000)  # archives are long now
+    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 9000)
+    monkeypatch.setattr(workers, "WORTH_A_POOL", 2)
+    again = prepare(_config(packed, tmp_path / "again", num_workers=2))
+    assert _contents(again) == _contents(tmp_path / "packed-out")
 
 
 def test_a_repeated_run_does_nothing_and_another_one_moves_the_old_aside(corpus, tmp_path):

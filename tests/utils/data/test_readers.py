@@ -1,14 +1,19 @@
 """Every format gives its documents; every malformed line is named and costs nothing else."""
 
+import errno
 import gzip
 import json
+import random
+import zipfile
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
 
-from utils.data.readers import file_kind, is_supported, read_file
+from utils.data import formats
+from utils.data.formats import file_kind
+from utils.data.readers import is_supported, read_file, skipped_members
 from utils.data.records import BadLine, Document
 
 GOOD = [
@@ -182,12 +187,13 @@ def test_a_file_that_cannot_be_opened_is_one_bad_line(tmp_path):
 def test_the_format_is_told_by_the_name_without_its_compression(tmp_path):
     assert file_kind(tmp_path / "A.JSONL.gz") == ".jsonl"
     assert is_supported(tmp_path / "a.txt.zst")
+    assert is_supported(tmp_path / "a.ZIP") and is_supported(tmp_path / "b.epub")
     assert not is_supported(tmp_path / "a.png")
     assert not is_supported(tmp_path / "a.tar.gz")
 
 
 def test_lines_of_objects_called_json_are_not_held_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.readers.MAX_FILE_BYTES", 500_000)
+    monkeypatch.setattr("utils.data.formats.MAX_FILE_BYTES", 500_000)
     lines = "\n".join(json.dumps({"text": f"page {n} " * 40, "url": "x"}) for n in range(2000))
     path = tmp_path / "c4-train.00000-of-01024.json.gz"
     path.write_bytes(gzip.compress(f"\n{lines}\n".encode()))
@@ -204,3 +210,83 @@ def test_one_object_and_an_object_over_several_lines_are_read(tmp_path):
     for content in ('{"text": "a"}', '{\n"text": "a"\n}\n', '{"text": "a"}\n\n', '[{"text": "a"}]'):
         path.write_text(content)
         assert [record.text for record in read_file(path, "one.json", "s", "text")] == ["a"]
+
+
+def _zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_files_in_a_zip_are_read_as_those_of_a_folder(tmp_path):
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{"text": "from parquet"}]), tmp_path / "t.parquet"
+    )
+    members = {
+        "z.txt": b"plain", "notes/a.md": b"# Notes", "page.html": b"<p>page",
+        "rows.jsonl.gz": gzip.compress(_around(b"{broken")), "t.csv": b"text\nfrom csv\n",
+        "rows.json": json.dumps([{"text": "from json"}]).encode(),
+        "t.parquet": (tmp_path / "t.parquet").read_bytes(),
+        "p.parquet.zst": zstandard.compress((tmp_path / "t.parquet").read_bytes()),
+        "inner.zip": b"not opened", "book.epub": b"nor this", "photo.jpg": b"x", "README": b"x",
+        "bad.parquet": b"no parquet",
+    }  # fmt: skip
+    path = _zip(tmp_path / "all.zip", members)
+    documents, bad = _read(path)
+    texts = {document.id: document.text for document in documents if "good" not in document.text}
+    assert texts == {
+        "all.zip/notes/a.md": "# Notes", "all.zip/p.parquet.zst:1": "from parquet",
+        "all.zip/page.html": "page", "all.zip/rows.json:1": "from json",
+        "all.zip/t.csv:2": "from csv", "all.zip/t.parquet:1": "from parquet",
+        "all.zip/z.txt": "plain",
+    }  # fmt: skip
+    assert list(texts) == sorted(texts) and len(documents) == len(texts) + 20
+    assert [(one.file, one.line) for one in bad] == [
+        ("all.zip/bad.parquet", 0), ("all.zip/rows.jsonl.gz", 11)
+    ]  # fmt: skip
+    assert [(one.file, one.kind) for one in skipped_members(path, "all.zip")] == [
+        ("all.zip/README", "no suffix"), ("all.zip/book.epub", ".epub"),
+        ("all.zip/inner.zip", ".zip"), ("all.zip/photo.jpg", ".jpg"),
+    ]  # fmt: skip
+
+
+def test_a_damaged_zip_is_one_bad_line_and_no_skipped_files(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"PK\x03\x04 not much more")
+    assert [(one.line, one.reason) for one in _read(path)[1]] == [
+        (0, "damaged zip archive (File is not a zip file)")
+    ]
+    assert skipped_members(path, "a.zip") == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_a_text_that_ends_too_early_keeps_what_came_before(tmp_path, pack):
+    text = "".join(f"line {number} {random.random()}\n" for number in range(50_000))
+    path = tmp_path / "a.txt.gz"
+    packed = pack(text.encode())
+    path.write_bytes(packed[: len(packed) // 2])
+    (document,), (bad,) = _read(path)
+    assert text.startswith(document.text) and len(document.text) > len(text) // 4
+    assert "ends too early" in bad.reason
+
+
+def test_pages_and_unpacked_tables_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(formats, "MAX_SPOOLED_BYTES", 1 << 20)
+    bomb = bytes(64 << 20)
+    path = _zip(tmp_path / "a.zip", {"a.html": b"<p>" + b"a" * (64 << 20), "b.parquet": bomb})
+    documents, bad = _read(path)
+    assert documents == []
+    assert ["larger than" in one.reason for one in bad] == [True, True]
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(formats, "_spool", full)
+    path = tmp_path / "a.parquet.gz"
+    path.write_bytes(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        _read(path)

@@ -2,11 +2,13 @@
 
 import json
 
+import zipfile
+
 import pytest
 
 from utils.config.prepare import MixtureSource, PrepareConfig
 from utils.data.records import Document
-from utils.data.sources import ALIASES, find_source, iter_source
+from utils.data.sources import ALIASES, find_source, iter_source, source_files
 from utils.errors import DataError
 
 
@@ -114,3 +116,14 @@ def test_every_shipped_configuration_is_valid_and_names_a_source(root):
         cfg = PrepareConfig.from_cli(["--config", str(path)])
         assert cfg.name == path.stem
         assert {find_source(source).kind for source in cfg.sources} <= {"hub", "pydocs"}
+
+
+def test_what_is_not_read_in_an_archive_counts_with_what_is_not_read_beside_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("b.txt", "c.png", "d.zip"):
+            archive.writestr(name, "text")
+    (tmp_path / "e.png").write_bytes(b"x")
+    for place, skipped in ((tmp_path, {".png": 2, ".zip": 1}), (tmp_path / "a.zip", {".png": 1, ".zip": 1})):
+        source = find_source(MixtureSource(name="x", input_path=str(place)))
+        assert source_files([source]) == {"read": 1, "skipped": skipped}
+        assert [record.text for record in iter_source(source)] == ["text"]
