@@ -18,7 +18,9 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 import numpy as np
 import pytest
 
-from utils.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from utils.data.control_tokens import EOS_ID
+from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizer_training import train_tokenizer
 from utils.files import atomic_folder, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -69,6 +69,8 @@ THROUGH_ANOTHER = {
         "accounts corpus description encoding identity manifests records rejected screening steps"
     ),
     "test_readers.py": "formats",
+    "test_tokenizer.py": "control_tokens json_tokenizer language_samples sentencepiece_tokenizer "
+    "tokenizer_files tokenizer_training",
     "test_suite.py": "parts",
     "test_02_pretrain.py": "samples seeding setup trainer run parallel",
     "test_03_sft.py": "records conductor runner splits",

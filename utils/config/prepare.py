@@ -12,6 +12,7 @@ LanguageDetector = Literal["py3langid", "langdetect"]
 DedupEngine = Literal["rensa", "datasketch"]
 TokenCompression = Literal["none", "lz4"]
 Executor = Literal["local", "ray"]
+TokenizerType = Literal["bpe", "unigram", "byte_level"]
 
 
 class MixtureSource(Section):
@@ -59,10 +60,12 @@ class PrepareConfig(StageConfig):
     """Documents read at most (all when unset)."""
     output_dir: Path | None = None
     """Folder of the result (data/processed/<dataset_name> when unset)."""
+    tokenizer_type: TokenizerType = "bpe"
+    """Of a new tokenizer: SentencePiece bpe or unigram, or byte_level BPE (as GPT-2's)."""
     tokenizer_path: Path | None = None
     """Where a finished tokenizer lies for --reuse_tokenizer, or an extra copy of a new one goes."""
     reuse_tokenizer: bool = False
-    """Encode with the tokenizer in tokenizer_path instead of training one."""
+    """Encode with the tokenizer in tokenizer_path: Lumi's, Hugging Face's or a tokenizer.model."""
     vocab_size: int = Field(32768, ge=300)
     """Pieces of the tokenizer; at least 300 (256 bytes + control pieces + some text)."""
     sequence_length: PositiveInt = 1024
@@ -117,7 +120,10 @@ class PrepareConfig(StageConfig):
                 f"min_length ({self.min_length}) must be below max_length ({self.max_length})"
             )
         if self.reuse_tokenizer and self.tokenizer_path is None:
-            raise ValueError("reuse_tokenizer needs tokenizer_path: a folder with tokenizer.model")
+            raise ValueError(
+                "reuse_tokenizer needs tokenizer_path: a folder with tokenizer.model or "
+                "tokenizer.json"
+            )
         if self.mix_datasets and sum(one.max_share for one in self.mix_datasets) < 1 - 1e-9:
             raise ValueError("mix_datasets: the max_share of all sources must make 1 or more")
         stems = [source.file_stem.casefold() for source in self.mix_datasets]

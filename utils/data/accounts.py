@@ -12,8 +12,10 @@ import numpy as np
 
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
+from utils.data.control_tokens import CHAT_TOKENS
 from utils.data.corpus import KEPT, Corpus
 from utils.data.manifests import character_account, document_account, source_manifests
+from utils.data.language_samples import bytes_per_token
 from utils.data.rejected import Rejected
 from utils.data.sources import Source, source_files
 from utils.data.tokenizer import Tokenizer
@@ -150,12 +152,20 @@ def _splits(splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tokenizer(outcome: Outcome) -> dict[str, Any]:
-    validation = _splits(outcome.splits)["val"]
+    validation, tokenizer = _splits(outcome.splits)["val"], outcome.tokenizer
+    control = tokenizer.control_tokens()
+    known = {number: token for token, number in control.items()}
     return {
-        "sha256": outcome.tokenizer.sha256,
-        "vocab_size": outcome.tokenizer.vocab_size,
+        "type": tokenizer.type,
+        "file": tokenizer.FILE,
+        "sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "eos": {"id": tokenizer.ids.eos, "token": known[tokenizer.ids.eos]},
+        "pad": {"id": tokenizer.ids.pad, "token": known[tokenizer.ids.pad]},
+        "chat": {token: control[token] for token in CHAT_TOKENS},
         "trained_on_characters": outcome.trained_on,
         "reused": outcome.trained_on == 0,
         "heldout_bytes_per_token": validation["bytes_per_token"],
         "heldout_bytes": validation["text_bytes"],
+        "languages_bytes_per_token": bytes_per_token(tokenizer),
     }

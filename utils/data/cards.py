@@ -12,6 +12,11 @@ REASONS = {
     "contaminated": "paragraphs that hold a text the model is measured on",
     "over_mixture_weight": "more than the weight of its source allows",
 }
+TYPES = {
+    "bpe": "SentencePiece BPE with byte fallback",
+    "unigram": "SentencePiece unigram with byte fallback",
+    "byte_level": "Byte-level BPE",
+}
 PROFILE_REASON = "a limit of the filter profile"
 
 
@@ -146,14 +151,15 @@ def _splits(stats: dict[str, Any]) -> str:
 {table}
 
 A document's split depends on a hash of its own text, after deduplication (train_ratio
-{stats["settings"]["train_ratio"]}). Each document ends with `</s>`."""
+{stats["settings"]["train_ratio"]}). Each document ends with `{stats["tokenizer"]["eos"]["token"]}`."""
 
 
 def _tokenizer(stats: dict[str, Any]) -> str:
     tokenizer = stats["tokenizer"]
     return f"""## Tokenizer
 
-SentencePiece BPE, {tokenizer["vocab_size"]:,} pieces, sha256 `{tokenizer["sha256"]}`,
+{TYPES.get(tokenizer["type"], tokenizer["type"])}, {tokenizer["vocab_size"]:,} pieces,
+sha256 `{tokenizer["sha256"]}`,
 {tokenizer["heldout_bytes_per_token"]} bytes per token on held-out text: see
 `tokenizer/TOKENIZER_CARD.md`."""
 
@@ -193,19 +199,26 @@ def tokenizer_card(stats: dict[str, Any]) -> str:
     """Return TOKENIZER_CARD.md."""
     tokenizer = stats["tokenizer"]
     origin = (
-        "Not trained here: taken over from another data set."
+        "Not trained here: taken over from elsewhere."
         if tokenizer["reused"]
         else f"Trained on {tokenizer['trained_on_characters']:,} characters of the training split "
         f"of {stats['name']}."
     )
+    chat = ", ".join(f"`{token}` {number}" for token, number in tokenizer["chat"].items())
+    head, rows = ("language", "bytes per token"), tokenizer["languages_bytes_per_token"].items()
     return f"""# Tokenizer card
 
-SentencePiece BPE with byte fallback, {tokenizer["vocab_size"]:,} pieces, no normalisation, no dummy
-prefix: decoding gives back every text. {origin}
+{TYPES.get(tokenizer["type"], tokenizer["type"])}, {tokenizer["vocab_size"]:,} pieces; decoding
+gives back every text. {origin}
 
-- sha256 of tokenizer.model: `{tokenizer["sha256"]}`
-- ids: `<unk>` 0, `<s>` 1 (not used), `</s>` 2 (separator, BOS and EOS), `<pad>` 3
-- chat pieces: `<|im_start|>`, `<|im_end|>`, six spare ones `<|spare_0|>` ... `<|spare_5|>`
+- sha256 of {tokenizer["file"]}: `{tokenizer["sha256"]}`
+- `{tokenizer["eos"]["token"]}` {tokenizer["eos"]["id"]} ends each document and stands before a text
+  (EOS and BOS); `{tokenizer["pad"]["token"]}` {tokenizer["pad"]["id"]} is padding
+- chat tokens, which no text gives: {chat}
 - **{tokenizer["heldout_bytes_per_token"]} bytes per token** on {tokenizer["heldout_bytes"]:,} bytes
   of held-out text of {stats["name"]}
+
+Articles 1 to 5 of the Universal Declaration of Human Rights, in five languages:
+
+{_table(head, list(rows))}
 """

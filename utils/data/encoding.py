@@ -19,7 +19,7 @@ from utils.data.workers import AnyWorkers
 from utils.files import fingerprint
 from utils.log import progress
 
-ENCODING = 1
+ENCODING = 2
 """Raised when the same documents give other ids."""
 
 COLUMNS = ("ids", "lengths", "text_bytes")

@@ -11,9 +11,9 @@ from typing import Any
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.decontamination import ItemSet
+from utils.data.foreign_tokenizer import find_tokenizer
 from utils.data.shards import format_keys, read_dataset
 from utils.data.sources import Source
-from utils.data.tokenizer import Tokenizer
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint
 
@@ -42,7 +42,7 @@ def identity_of(
     ]
     tokenizer = None
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
-        tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser()).sha256
+        tokenizer = find_tokenizer(cfg.tokenizer_path).tokenizer.sha256
     return {
         "kind": "dataset",
         **format_keys(cfg.token_compression),

@@ -1,7 +1,7 @@
 """Packed training rows whose order is a pure function of (seed, row number): nothing to resume.
 
 The token shards of a split are one long stream. Row i is its tokens [i * T, (i + 1) * T), documents
-end to end with `</s>` between them; labels are made from the same row in `utils.training.loss`.
+end to end with EOS between them; labels are made from the same row in `utils.training.loss`.
 Training asks for global rows 0, 1, 2, ...: an epoch visits each row once, in an order drawn by a
 keyed permutation that needs no table, so a run can start at row 10^12 at once, and batch size,
 accumulation and processes can change without changing which rows make up a step.

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from utils.data.shards import format_keys, token_dtype
 from utils.data.sources import Source, find_source
 from utils.data.steps import clean, make_tokenizer
 from utils.data.store import Store
-from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizer import tokenizer_sha256
 from utils.data.workers import AnyWorkers, Workers
 from utils.disk import disk_errors
 from utils.errors import DataError
@@ -154,12 +154,8 @@ class _Build:
         )
         write_rounds(self.result, self.rounds)
         log.info("seconds: %s", clock)
-        return {
-            "tokenizer_sha256": tokenizer.sha256,
-            "vocab_size": tokenizer.vocab_size,
-            "token_dtype": token_dtype(tokenizer.vocab_size),
-            "splits": splits,
-        }
+        dtype = token_dtype(tokenizer.vocab_size)
+        return {**tokenizer.summary, "token_dtype": dtype, "splits": splits}
 
     def _decided(
         self, workers: AnyWorkers, rejected: Rejected, clock: "_Clock"
@@ -231,10 +227,9 @@ def _copy_tokenizer(cfg: PrepareConfig, folder: Path) -> None:
     if target.resolve() == (folder / "tokenizer").resolve():
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        if (target / "tokenizer.model").is_file() and (
-            Tokenizer.load(target).sha256 == Tokenizer.load(folder / "tokenizer").sha256
-        ):
-            return
+        with suppress(DataError):
+            if tokenizer_sha256(target) == tokenizer_sha256(folder / "tokenizer"):
+                return
         move_aside(target)
     with disk_errors(target):
         shutil.copytree(folder / "tokenizer", target, dirs_exist_ok=True)

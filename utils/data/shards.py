@@ -1,7 +1,8 @@
 """The format of a prepared folder: JSONL shards, token shards, offsets; written here, read here.
 
 tokens/NAME.bin holds little-endian uint16 (uint32 from 65,536 pieces) ids, every document followed
-by `</s>`; tokens/NAME.idx the little-endian uint64 offsets of the document starts plus the end.
+by EOS, the tokenizer's end-of-document token (`</s>` in Lumi's own); tokens/NAME.idx the
+little-endian uint64 offsets of the document starts plus the end.
 In a folder of format 2 (`token_compression` lz4) tokens/NAME.lz4 stands for NAME.bin: the same ids,
 which `lz4 -d` gives back, in blocks (`utils.data.lz4_tokens`). Format 1 has no such files.
 Knows nothing about how documents were chosen.
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from utils.config.prepare import TokenCompression
+from utils.data.control_tokens import ControlIds
 from utils.data.lz4_tokens import Lz4Tokens, Lz4Writer
 from utils.data.token_stream import DocumentOffsets, Shard, TokenStream
 from utils.errors import DataError
@@ -47,9 +49,9 @@ class Encoded:
     lines: list[bytes]
     """The documents as they stand in the text shards."""
     ids: np.ndarray
-    """Of all documents in turn, each followed by `</s>`."""
+    """Of all documents in turn, each followed by EOS."""
     lengths: np.ndarray
-    """Tokens of each document, `</s>` included."""
+    """Tokens of each document, EOS included."""
     text_bytes: np.ndarray
     """UTF-8 bytes of each document's text."""
 
@@ -137,11 +139,13 @@ class TokenShards:
     """One split of a prepared folder."""
 
     tokens: TokenStream
-    """Ids of all documents, each followed by `</s>`; read from the disk when used."""
+    """Ids of all documents, each followed by EOS; read from the disk when used."""
     document_offsets: DocumentOffsets
     """Start of each document in `tokens` and the end; read from the disk when used."""
     text_bytes: int
     """UTF-8 bytes of the documents' text: the denominator of bits per byte."""
+    eos_id: int
+    """Ends each document."""
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
@@ -159,11 +163,12 @@ class TokenShards:
         paths = [folder / name for name in entry["token_shards"]]
         offsets = [_mapped(path.with_suffix(".idx"), np.dtype("<u8")) for path in paths]
         shards = [_shard(*one, dtype) for one in zip(paths, offsets, strict=True)]
-        return cls(TokenStream(shards), DocumentOffsets(offsets), entry["text_bytes"])
+        stream, eos_id = TokenStream(shards), ControlIds.of(manifest).eos
+        return cls(stream, DocumentOffsets(offsets), entry["text_bytes"], eos_id)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the split, `</s>` included."""
+        """Tokens of the split, EOS included."""
         return len(self.tokens)
 
     @property

@@ -19,11 +19,13 @@ from utils.data.dedup import Families
 from utils.data.dedup_reference import near_duplicates_by_datasketch
 from utils.data.duplicates import exact_families, mark, near_families
 from utils.data.filters import Rules
+from utils.data.foreign_tokenizer import take_over
 from utils.data.rejected import SAMPLES_PER_REASON, Rejected
 from utils.data.selection import balance, sample
 from utils.data.sources import Source, fetch
 from utils.data.store import Store, array_digest
-from utils.data.tokenizer import MODEL_FILE, Tokenizer, save_hf_tokenizer, train_tokenizer
+from utils.data.tokenizer import Tokenizer, frozen_file
+from utils.data.tokenizer_training import train_tokenizer, write_tokenizer
 from utils.data.units import Unit, iter_units
 from utils.data.workers import AnyWorkers, check_stop
 from utils.errors import DataError
@@ -107,22 +109,18 @@ def make_tokenizer(
         DataError: the corpus is too small for that many pieces, or there is none to copy.
     """
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
-        tokenizer = Tokenizer.load(cfg.tokenizer_path.expanduser())
-        save_hf_tokenizer(cfg.tokenizer_path.expanduser(), folder)
-        return tokenizer, 0
+        return take_over(cfg.tokenizer_path, folder), 0
     chosen = list(sample(corpus, TOKENIZER_CHARACTERS))
     total = sum(int(unit.column("characters")[numbers].sum()) for unit, numbers in chosen)
     content = [[unit.name, unit.cuts, array_digest(numbers)] for unit, numbers in chosen]
-    name = f"tokenizer-{fingerprint([TRAINING, cfg.vocab_size, content])}"
+    name = f"tokenizer-{fingerprint([TRAINING, cfg.tokenizer_type, cfg.vocab_size, content])}"
     corpus.results.add(name)
     if not store.has(name):
         _train(cfg, chosen, total, folder)
-        model = (folder / MODEL_FILE).read_bytes()
+        model = frozen_file(folder).read_bytes()
         store.put(name, {"model": np.frombuffer(model, np.uint8)}, None)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL_FILE).write_bytes(store.arrays(name)["model"].tobytes())
-        save_hf_tokenizer(folder, folder)
+        write_tokenizer(folder, cfg.tokenizer_type, store.arrays(name)["model"].tobytes())
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size != cfg.vocab_size:
         raise DataError(
@@ -135,10 +133,11 @@ def make_tokenizer(
 def _train(
     cfg: PrepareConfig, chosen: list[tuple[Cleaned, np.ndarray]], total: int, folder: Path
 ) -> None:
-    log.info("training %d pieces on %.1f M characters", cfg.vocab_size, total / 1e6)
+    kind = cfg.tokenizer_type
+    log.info("training %d pieces (%s) on %.1f M characters", cfg.vocab_size, kind, total / 1e6)
     texts = (text for unit, numbers in chosen for text in unit.texts(numbers.tolist()))
     try:
-        train_tokenizer(_watched(texts), folder, cfg.vocab_size)
+        train_tokenizer(_watched(texts), folder, cfg.vocab_size, kind)
     except DataError:
         check_stop()  # the trainer turns an interruption of its input into an error of its own
         raise

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
+from utils.data.control_tokens import EOS
 from utils.errors import DataError
 
 Message = dict[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}."""
 ROLES = ("system", "user", "assistant")
+END = EOS
+"""Stands for the end-of-document token, whatever a tokenizer calls it."""
 
 
 class Encoder(Protocol):
@@ -40,15 +43,17 @@ class TextEncoder:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)  # type: ignore[attr-defined]
 
     def control_id(self, token: str) -> int:
-        """Return the id of a control token.
+        """Return the id of a control token; that of the tokenizer's own EOS for `END`.
 
         Raises:
             DataError: the tokenizer does not have it.
         """
+        if token == END:
+            return self.tokenizer.eos_token_id  # type: ignore[attr-defined]
         identity = self.tokenizer.convert_tokens_to_ids(token)  # type: ignore[attr-defined]
         if identity is None or identity == self.tokenizer.unk_token_id:  # type: ignore[attr-defined]
             raise DataError(
-                f"the tokenizer has no {token}: use --prompt_template instruct (its stop is </s>)"
+                f"the tokenizer has no {token}: use --prompt_template instruct (it needs none)"
             )
         return identity
 
@@ -68,7 +73,7 @@ class Template:
 
     name: str
     stop: str
-    """Control token that ends an answer."""
+    """Control token that ends an answer, or END."""
     opening: str | None
     """Control token in front of every turn."""
     closing: str | None
@@ -179,7 +184,7 @@ CHATML = Template(
 )
 INSTRUCT = Template(
     name="instruct",
-    stop="</s>",
+    stop=END,
     opening=None,
     closing=None,
     headers={
@@ -192,7 +197,7 @@ INSTRUCT = Template(
     jinja=(
         "{%- for m in messages -%}"
         "{%- if m['role'] == 'assistant' -%}"
-        "{{- '### Response:\n' + m['content'] + '</s>\n\n' -}}"
+        "{{- '### Response:\n' + m['content'] + eos_token + '\n\n' -}}"
         "{%- elif m['role'] == 'user' -%}"
         "{{- '### Instruction:\n' + m['content'] + '\n\n' -}}"
         "{%- else -%}{{- m['content'] + '\n\n' -}}{%- endif -%}"
@@ -202,7 +207,7 @@ INSTRUCT = Template(
 )
 CHAT = Template(
     name="chat",
-    stop="</s>",
+    stop=END,
     opening=None,
     closing=None,
     headers={"system": "", "user": "Human: ", "assistant": "Assistant:"},
@@ -211,7 +216,7 @@ CHAT = Template(
     jinja=(
         "{%- for m in messages -%}"
         "{%- if m['role'] == 'assistant' -%}"
-        "{{- 'Assistant: ' + m['content'] + '</s>\n\n' -}}"
+        "{{- 'Assistant: ' + m['content'] + eos_token + '\n\n' -}}"
         "{%- elif m['role'] == 'user' -%}"
         "{{- 'Human: ' + m['content'] + '\n\n' -}}"
         "{%- else -%}{{- m['content'] + '\n\n' -}}{%- endif -%}"

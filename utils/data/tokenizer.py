@@ -1,181 +1,130 @@
-"""SentencePiece BPE: trained once, frozen by its hash, and the same in every library.
+"""A frozen tokenizer: one interface, whatever library it is made of.
 
-With these settings sentencepiece == transformers == llama.cpp, and decode(encode(x)) == x for every
-text without U+2581 (cleaning removes it). One separator, `</s>`, ends each document and serves as
-BOS too (as in GPT-2), so that evaluators that begin with BOS begin with a token that was trained.
-Knows nothing about conversations: see `utils.data.templates`.
+decode(encode(x)) == x for every cleaned text, and no text gives a control id. One separator (EOS,
+`</s>` in Lumi's own) ends each document and serves as BOS too (as in GPT-2), so that evaluators
+that begin with BOS begin with a token that was trained. Knows nothing about conversations: see
+`utils.data.templates`; nor about transformers: see `utils.data.tokenizer_files`.
 """
 
-import io
-import shutil
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
-import sentencepiece
-
+from utils.data.control_tokens import ControlIds
 from utils.errors import DataError
 from utils.files import sha256_file
 
-UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
-EOS = "</s>"
-CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
-SPARE_TOKENS = tuple(f"<|spare_{number}|>" for number in range(6))
-"""Reserved for later fine-tuning, so that the embedding need not grow."""
-CONTROL_TOKENS = ("<unk>", "<s>", EOS, "<pad>", *CHAT_TOKENS, *SPARE_TOKENS)
-CONTROL_MARK = "<|"
-"""In every chat token: a text without it has none."""
-SPACE_MARK = "\u2581"
-"""Stands for a blank in the pieces of a SentencePiece model."""
 MODEL_FILE = "tokenizer.model"
-MAX_SENTENCE_BYTES = 16_384
-"""SentencePiece leaves out longer training lines; documents are cut into lines first."""
+JSON_FILE = "tokenizer.json"
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """A frozen SentencePiece model. Literal control strings in a text stay plain text."""
+class Cut(Enum):
+    """Where a text may be cut if no piece has both sides: its parts then encode on their own."""
 
-    processor: sentencepiece.SentencePieceProcessor
+    CLASSES = "between letters, other characters and line ends"
+    BLANKS = "in front of blanks and line ends that follow something else"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer(ABC):
+    """A frozen tokenizer. Literal control strings in a text stay plain text."""
+
+    FILE: ClassVar[str]
+    """The frozen file; transformers has others beside it that say the same."""
+
     sha256: str
-    """Hash of tokenizer.model; it is recorded in every manifest and checkpoint."""
+    """Hash of the frozen file; it is recorded in every manifest and checkpoint."""
+    type: str
+    """bpe, unigram or byte_level."""
+    ids: ControlIds
+    vocab_size: int
+    """The highest id and one."""
+    prefix: str = ""
+    """Put in front of every text that is not empty (Llama's "dummy prefix")."""
+    cut: Cut = Cut.NOWHERE
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read tokenizer.model from `folder`.
+        """Read the frozen file of a folder that Lumi wrote.
 
         Raises:
-            DataError: it is missing or not a SentencePiece model.
+            DataError: it is missing, damaged or not Lumi's.
         """
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            raise DataError(f"{path} not found: run `make prepare`, or pass a folder that has it")
-        try:
-            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{path} is not a SentencePiece model: prepare the data again") from error
-        return cls(processor, sha256_file(path))
+        from utils.data.json_tokenizer import JsonTokenizer
+        from utils.data.sentencepiece_tokenizer import SentencePieceTokenizer
+
+        path = frozen_file(folder)
+        kind = SentencePieceTokenizer if path.name == MODEL_FILE else JsonTokenizer
+        return kind.read(path)
+
+    @classmethod
+    @abstractmethod
+    def read(cls, path: Path) -> Self:
+        """Read the frozen file.
+
+        Raises:
+            DataError: it is damaged, or not one that Lumi wrote.
+        """
 
     @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return self.processor.get_piece_size()
+    def eos_id(self) -> int:
+        """The id that ends each document."""
+        return self.ids.eos
 
-    def text_pieces(self) -> list[str]:
+    @property
+    def summary(self) -> dict[str, str | int]:
+        """What the manifest of a prepared folder says of it."""
+        return {
+            "tokenizer_sha256": self.sha256,
+            "tokenizer_type": self.type,
+            "vocab_size": self.vocab_size,
+            "eos_id": self.ids.eos,
+            "pad_id": self.ids.pad,
+        }
+
+    @abstractmethod
+    def text_pieces(self) -> list[bytes]:
         """Return the pieces that text is made of: no control, chat or byte piece."""
-        processor, special = self.processor, {*CHAT_TOKENS, *SPARE_TOKENS}
-        pieces = [
-            processor.id_to_piece(number).replace(SPACE_MARK, " ")
-            for number in range(self.vocab_size)
-            if not (
-                processor.is_control(number)
-                or processor.is_unknown(number)
-                or processor.is_unused(number)
-                or processor.is_byte(number)
-            )
-        ]
-        return [piece for piece in pieces if piece not in special]
+
+    @abstractmethod
+    def control_tokens(self) -> dict[str, int]:
+        """Return the ids that no text may give, by the string that stands for each."""
+
+    @abstractmethod
+    def encode_part(self, text: str) -> list[int]:
+        """Return the ids of a part of a text, cut as `cut` allows; `prefix` is not added."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the piece ids of `text`, without BOS or EOS and without any control id."""
-        parts = _without_control_strings(text)
-        return [piece for part in parts for piece in self.processor.encode(part)]
+        """Return the ids of `text`, without BOS or EOS and without any control id."""
+        return self.encode_part(self.prefix + text) if text else []
 
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; control pieces give nothing."""
-        return self.processor.decode(list(ids))
 
 
-def _without_control_strings(text: str) -> list[str]:
-    """Split inside literal chat tokens, so that SentencePiece cannot see them as control pieces."""
-    parts = [text]
-    for token in (*CHAT_TOKENS, *SPARE_TOKENS):
-        if token in text:
-            parts = [piece for part in parts for piece in _split_inside(part, token)]
-    return parts
-
-
-def _split_inside(text: str, token: str) -> list[str]:
-    first, *rest = text.split(token)
-    pieces = [first]
-    for part in rest:
-        pieces[-1] += token[0]
-        pieces.append(token[1:] + part)
-    return pieces
-
-
-def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) -> Tokenizer:
-    """Train BPE on `texts`, write tokenizer.model and the Hugging Face files into `folder`.
-
-    Deterministic: the same texts in the same order give the same bytes.
+def frozen_file(folder: Path) -> Path:
+    """Return the file of a tokenizer folder whose hash identifies it.
 
     Raises:
-        DataError: the texts are too few for `vocab_size` pieces.
+        DataError: there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            unk_id=UNK_ID,
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            pad_id=PAD_ID,
-            user_defined_symbols=[*CHAT_TOKENS, *SPARE_TOKENS],
-            max_sentence_length=MAX_SENTENCE_BYTES,
-            num_threads=1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[-160:]
-        raise DataError(
-            f"cannot train {vocab_size} pieces on this corpus ({reason}): lower --vocab_size"
-        ) from error
-    (folder / MODEL_FILE).write_bytes(model.getvalue())
-    save_hf_tokenizer(folder, folder)
-    return Tokenizer.load(folder)
-
-
-def _lines(texts: Iterable[str]) -> Iterable[str]:
-    """Yield lines short enough for the trainer, with their line end as part of the text."""
-    for text in texts:
-        for line in text.splitlines(keepends=True):
-            for start in range(0, len(line), MAX_SENTENCE_BYTES // 4):
-                yield line[start : start + MAX_SENTENCE_BYTES // 4]
-
-
-def load_hf_tokenizer(folder: Path) -> Any:
-    """Return the transformers tokenizer that equals tokenizer.model in `folder`."""
-    from transformers import LlamaTokenizer
-
-    return LlamaTokenizer.from_pretrained(
-        folder,
-        add_prefix_space=False,
-        legacy=False,
-        add_bos_token=False,
-        add_eos_token=False,
-        bos_token=EOS,
-        eos_token=EOS,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        extra_special_tokens=list(CHAT_TOKENS),
+    for name in (MODEL_FILE, JSON_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(
+        f"{folder / MODEL_FILE} not found: run `make prepare`, or pass a folder that has it"
     )
 
 
-def save_hf_tokenizer(source: Path, folder: Path, chat_template: str | None = None) -> None:
-    """Write the tokenizer of `source` into `folder` for transformers (tokenizer.model included)."""
-    if source != folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / MODEL_FILE, folder / MODEL_FILE)
-    tokenizer = load_hf_tokenizer(folder)
-    tokenizer.chat_template = chat_template
-    tokenizer.save_pretrained(folder)
+def tokenizer_sha256(folder: Path) -> str:
+    """Return the hash of the tokenizer of a folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    return sha256_file(frozen_file(folder))

@@ -3,6 +3,9 @@
 Byte-pair encoding merges neighbours only within a piece of the vocabulary, so a text may be cut
 wherever no piece has both sides of the cut: the parts encode on their own. Whether that holds for a
 way of cutting is checked against every piece; where it does not, the tokenizer gets whole texts.
+The same holds for the best sum of scores of a unigram model, whose scores are so made that sums are
+exact. A byte-level tokenizer also looks at the neighbours of blanks, so that its texts are cut in
+front of them only: see `utils.data.json_tokenizer`.
 Words are known by 64-bit hashes (two of a million share one with probability 3e-8), all of a batch
 are looked up together, and only new ones reach the tokenizer.
 
@@ -15,7 +18,7 @@ import numpy as np
 
 from utils.data.shards import DTYPES, token_dtype
 from utils.data.shingling import powers
-from utils.data.tokenizer import CONTROL_MARK, EOS_ID, Tokenizer
+from utils.data.tokenizer import Cut, Tokenizer
 
 BATCH_BYTES = 200_000
 MAX_CHARACTERS = 500_000
@@ -27,13 +30,13 @@ END, LINE, BLANK, LETTER, OTHER = range(5)
 MIX = np.uint64(0xD6E8FEB86659FD93)
 
 
-def _classes(letters_apart: bool) -> bytes:
+def _classes(letters_apart: bool, lines_apart: bool = True) -> bytes:
     """Return the class of each byte; bytes beyond ASCII are parts of letters."""
     table = bytearray([OTHER if letters_apart else LETTER]) * 128 + bytearray([LETTER]) * 128
     for byte in range(128):
         if chr(byte).isalpha():
             table[byte] = LETTER
-    table[0], table[ord("\n")], table[ord(" ")] = END, LINE, BLANK
+    table[0], table[ord("\n")], table[ord(" ")] = END, LINE if lines_apart else BLANK, BLANK
     return bytes(table)
 
 
@@ -43,19 +46,22 @@ class WordEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.dtype = np.dtype(DTYPES[token_dtype(tokenizer.vocab_size)])
         self._tokenizer = tokenizer
-        self._table = next(filter(_keeps(tokenizer.text_pieces()), WAYS), None)
+        ways = WAYS[tokenizer.cut]
+        self._table = next(filter(_keeps(tokenizer.text_pieces()), ways), None) if ways else None
         self._forget()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all texts in turn, each closed by `</s>`, and how many each has."""
+        """Return the ids of all texts in turn, each closed by EOS, and how many each has."""
+        prefix, eos = self._tokenizer.prefix, self._tokenizer.eos_id
         parts = [np.empty(0, self.dtype)]
         lengths = np.zeros(len(texts), np.uint32)
         for start, batch in _batches(texts):
             if self._table is None or len(batch) == 1 and _is_odd(batch[0]):
-                rows = [np.array([*self._tokenizer.encode(text), EOS_ID]) for text in batch]
+                rows = [np.array([*self._tokenizer.encode(text), eos]) for text in batch]
                 ids, counts = np.concatenate(rows).astype(self.dtype), [len(row) for row in rows]
             else:
-                ids, counts = self._encode(b"\0".join(text.encode() for text in batch) + b"\0")
+                whole = (prefix + text if text else "" for text in batch)
+                ids, counts = self._encode("\0".join(whole).encode() + b"\0")
             parts.append(ids)
             lengths[start : start + len(batch)] = counts
         return np.concatenate(parts), lengths
@@ -112,7 +118,8 @@ class WordEncoder:
         slot = (hashed >> 1) & (SLOTS - 1)
         while self._keys[slot]:
             slot = (slot + 1) & (SLOTS - 1)
-        ids = [EOS_ID] if word == b"\0" else self._tokenizer.encode(word.decode())
+        tokenizer = self._tokenizer
+        ids = [tokenizer.eos_id] if word == b"\0" else tokenizer.encode_part(word.decode())
         while self._used + len(ids) > len(self._ids):
             self._ids = np.concatenate((self._ids, np.zeros_like(self._ids)))
         self._keys[slot], self._numbers[slot] = hashed, self._size
@@ -138,25 +145,29 @@ def _begins(kinds: np.ndarray) -> np.ndarray:
     return np.flatnonzero(begin)
 
 
-def _keeps(pieces: list[str]) -> Callable[[bytes], bool]:
+def _keeps(pieces: list[bytes]) -> Callable[[bytes], bool]:
     """Return a test whether a way of cutting cuts none of the pieces."""
 
     def keeps(table: bytes) -> bool:
         return all(
-            len(_begins(np.frombuffer(piece.encode().translate(table), np.uint8))) == 1
+            len(_begins(np.frombuffer(piece.translate(table), np.uint8))) == 1
             for piece in pieces
         )
 
     return keeps
 
 
-WAYS = (_classes(letters_apart=True), _classes(letters_apart=False))
+WAYS = {
+    Cut.CLASSES: (_classes(letters_apart=True), _classes(letters_apart=False)),
+    Cut.BLANKS: (_classes(letters_apart=False, lines_apart=False),),
+    Cut.NOWHERE: (),
+}
 """The finest first: fewer different words."""
 
 
 def _is_odd(text: str) -> bool:
-    """Return whether a text is too long, may hold chat tokens, or has what closes texts here."""
-    return len(text) > MAX_CHARACTERS or CONTROL_MARK in text or "\0" in text
+    """Return whether a text is too long, or has what closes texts here."""
+    return len(text) > MAX_CHARACTERS or "\0" in text
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

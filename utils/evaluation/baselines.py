@@ -14,7 +14,6 @@ from typing import Self
 import numpy as np
 
 from utils.data.shards import TokenShards, iter_documents, read_dataset
-from utils.data.tokenizer import EOS_ID
 from utils.errors import DataError
 
 MIN_DISCOUNT, MAX_DISCOUNT = 0.05, 0.95
@@ -41,13 +40,15 @@ def fit_and_score(
         DataError: `data_dir` is no prepared folder, or a split of it is empty.
     """
     vocab_size = int(read_dataset(data_dir)["vocab_size"])
-    train = np.asarray(TokenShards.open(data_dir, "train").tokens[:max_train_tokens])
+    shards = TokenShards.open(data_dir, "train")
+    train = np.asarray(shards.tokens[:max_train_tokens])
     if not len(train):
         raise DataError(f"{data_dir} has no training tokens: prepare more text")
     val, text_bytes = _validation(data_dir, max_val_tokens)
     per_byte = 1 / math.log(2) / text_bytes
     unigram_nats = -Unigram.fit(train, vocab_size).log_probs(val).sum()
-    bigram_nats = -Bigram.fit(train, vocab_size).log_probs(_previous(val), val).sum()
+    bigram = Bigram.fit(train, vocab_size, shards.eos_id)
+    bigram_nats = -bigram.log_probs(_previous(val, shards.eos_id), val).sum()
     return Baselines(
         float(unigram_nats * per_byte),
         float(bigram_nats * per_byte),
@@ -71,9 +72,9 @@ def _validation(data_dir: Path, max_tokens: int | None) -> tuple[np.ndarray, int
     return np.asarray(shards.tokens[: offsets[count]]), text_bytes
 
 
-def _previous(tokens: np.ndarray) -> np.ndarray:
+def _previous(tokens: np.ndarray, eos_id: int) -> np.ndarray:
     """Return the token before each one; the first follows a document's end."""
-    return np.concatenate([np.array([EOS_ID], tokens.dtype), tokens[:-1]])
+    return np.concatenate([np.array([eos_id], tokens.dtype), tokens[:-1]])
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,10 @@ class Bigram:
     """Shape (vocab_size,): Q, sums to 1."""
 
     @classmethod
-    def fit(cls, tokens: np.ndarray, vocab_size: int) -> Self:
-        """Count the pairs of a stream of documents, each followed by its `</s>`."""
-        pairs, counts = np.unique(
-            pair_codes(_previous(tokens), tokens, vocab_size), return_counts=True
-        )
+    def fit(cls, tokens: np.ndarray, vocab_size: int, eos_id: int) -> Self:
+        """Count the pairs of a stream of documents, each followed by EOS."""
+        previous = _previous(tokens, eos_id)
+        pairs, counts = np.unique(pair_codes(previous, tokens, vocab_size), return_counts=True)
         contexts = (pairs // vocab_size).astype(np.int64)
         discount = _discount(counts)
         totals = np.bincount(contexts, weights=counts, minlength=vocab_size)

@@ -1,7 +1,7 @@
 """Held-out text and held-out conversations: bits per byte, loss of the answers, how they end.
 
 Bits per byte = negative log-likelihood of all tokens of the split (nats) / ln 2 / UTF-8 bytes of
-its text; each document's `</s>` is scored too, and a split's first token follows a `</s>`. Unlike
+its text; each document's EOS is scored too, and a split's first token follows an EOS. Unlike
 perplexity per token it can be compared between tokenizers, though only on the same text.
 """
 
@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from utils.data.shards import TokenShards, iter_documents, read_dataset
 from utils.data.templates import Message, Template
-from utils.data.tokenizer import EOS_ID
 from utils.errors import DataError
 from utils.evaluation.likelihood import IGNORE, Check, Row, score_rows
 from utils.evaluation.statistics import Estimate, bootstrap_ratio, scaled, wilson
@@ -73,8 +72,8 @@ def heldout_bits_per_byte(
     if isinstance(model, LoadedModel):
         check_tokenizer(model, data_dir)
         model = model.model
-    tokens, ends, sizes = _documents(data_dir, split, max_tokens)
-    rows = stream_rows(tokens, int(model.config.max_position_embeddings))
+    tokens, ends, sizes, eos_id = _documents(data_dir, split, max_tokens)
+    rows = stream_rows(tokens, int(model.config.max_position_embeddings), eos_id)
     scores = score_rows(model, rows, name="held-out text", check=check, autocast=autocast)
     losses = -torch.cat([score.log_probs for score in scores]).double().numpy()
     nats = np.add.reduceat(losses, np.concatenate([[0], ends[:-1]]))
@@ -101,12 +100,12 @@ def check_tokenizer(loaded: LoadedModel, data_dir: Path) -> None:
     )
 
 
-def stream_rows(tokens: np.ndarray, length: int) -> list[Row]:
-    """Return rows of at most `length` positions that score each token once, the first after </s>.
+def stream_rows(tokens: np.ndarray, length: int, eos_id: int) -> list[Row]:
+    """Return rows of at most `length` positions that score each token once, the first after EOS.
 
-    `tokens` is one-dimensional: documents, each followed by its </s>.
+    `tokens` is one-dimensional: documents, each followed by EOS (`eos_id`).
     """
-    inputs = np.concatenate([[EOS_ID], tokens[:-1]])
+    inputs = np.concatenate([[eos_id], tokens[:-1]])
     return [
         (inputs[start : start + length].tolist(), tokens[start : start + length].tolist())
         for start in range(0, len(tokens), length)
@@ -115,8 +114,8 @@ def stream_rows(tokens: np.ndarray, length: int) -> list[Row]:
 
 def _documents(
     data_dir: Path, split: str, max_tokens: int | None
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Return (tokens, end of each document in tokens, UTF-8 bytes of each document)."""
+) -> tuple[np.ndarray, np.ndarray, list[int], int]:
+    """Return (tokens, end of each document in tokens, UTF-8 bytes of each, id of EOS)."""
     shards = TokenShards.open(data_dir, split)
     offsets = shards.document_offsets
     if len(offsets) < 2:
@@ -129,7 +128,8 @@ def _documents(
     sizes = [len(document["text"].encode()) for _, document in texts]
     if len(sizes) != count:
         raise DataError(f"{data_dir}: {split} has {count} documents, their text {len(sizes)}")
-    return np.asarray(shards.tokens[: int(ends[-1])], dtype=np.int64), ends, sizes
+    tokens = np.asarray(shards.tokens[: int(ends[-1])], dtype=np.int64)
+    return tokens, ends, sizes, shards.eos_id
 
 
 def answer_loss(

@@ -1,7 +1,7 @@
 """LoRA adapters: made, kept with a link to their base that survives a move, continued, merged.
 
 Two traps of the libraries are closed here. Chat tokens that pre-training never saw must start from
-the row of `</s>` and be trained, or the model never learns to stop; with tied embeddings that
+the row of EOS and be trained, or the model never learns to stop; with tied embeddings that
 needs `ensure_weight_tying`, or merging unties the model. And an adapter names its base by a path:
 ours is relative to the adapter, with the hash of the base beside it.
 """
@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from utils.config.training import AdapterConfig
 from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
-from utils.data.tokenizer import MODEL_FILE
-from utils.errors import CheckpointError
+from utils.data.tokenizer import MODEL_FILE, frozen_file, tokenizer_sha256
+from utils.errors import CheckpointError, DataError
 from utils.files import MANIFEST, atomic_folder, read_json, sha256_file, verify_folder, write_json
 from utils.model.checkpoints import (
     LUMI_FILE,
@@ -61,7 +61,7 @@ class AdaptedModel:
         return {
             "stage": stage,
             "template": template.name,
-            "tokenizer_sha256": sha256_file(self.base.folder / MODEL_FILE),
+            "tokenizer_sha256": tokenizer_sha256(self.base.folder),
             "settings": cfg.resolved(),
             "parent": checkpoint_sha256(self.source),
             "dataset": read_card(self.source).get("dataset"),
@@ -75,13 +75,16 @@ def base_checkpoint(path: Path) -> LoadedModel:
         CheckpointError: there is none, it is damaged, or the tokenizer is another one.
     """
     loaded = load_model(path, device=best_device())
-    model_file = loaded.folder / MODEL_FILE
-    if not model_file.is_file():
-        raise CheckpointError(f"{loaded.folder} has no {MODEL_FILE}: pass a checkpoint of Lumi")
     recorded = loaded.card.get("tokenizer_sha256")
-    if recorded is not None and recorded != sha256_file(model_file):
+    try:
+        frozen = frozen_file(loaded.folder)
+    except DataError:
+        frozen = None
+    if frozen is None or (recorded is None and frozen.name != MODEL_FILE):
+        raise CheckpointError(f"{loaded.folder} has no {MODEL_FILE}: pass a checkpoint of Lumi")
+    if recorded is not None and recorded != sha256_file(frozen):
         raise CheckpointError(
-            f"{model_file} is not the tokenizer the model was trained with (sha256 "
+            f"{frozen} is not the tokenizer the model was trained with (sha256 "
             f"{recorded[:12]} is recorded): restore it, or train again"
         )
     return loaded
@@ -96,23 +99,20 @@ def checkpoint_sha256(folder: Path) -> str:
 
 
 def start_chat_tokens(loaded: LoadedModel, template: Template) -> bool:
-    """Copy the row of `</s>` into the chat tokens of a base model; return whether it was one.
+    """Copy the row of EOS into the chat tokens of a base model; return whether it was one.
 
     Raises:
         DataError: the tokenizer lacks a control token of the template.
     """
-    encoder = TextEncoder(loaded.tokenizer)
-    tokens = {template.stop, template.opening, template.closing} - {
-        None,
-        loaded.tokenizer.eos_token,
-    }
-    rows = [encoder.control_id(token) for token in sorted(filter(None, tokens))]
+    encoder, eos_id = TextEncoder(loaded.tokenizer), loaded.tokenizer.eos_token_id
+    tokens = filter(None, {template.stop, template.opening, template.closing})
+    rows = sorted({encoder.control_id(token) for token in tokens} - {eos_id})
     if loaded.card.get("stage") != "pretrain" or not rows:
         return False
     matrices = {id(m): m for m in _vocabulary_matrices(loaded.model)}.values()
     with torch.no_grad():
         for matrix in matrices:  # [V, D]
-            matrix[rows] = matrix[loaded.tokenizer.eos_token_id].clone()
+            matrix[rows] = matrix[eos_id].clone()
     return True
 
 
@@ -208,7 +208,7 @@ def save_adapter(adapted: AdaptedModel, folder: Path, card: dict[str, Any]) -> N
                 str(partial), selected_adapters=["default"], save_embedding_layers=False
             )
         (partial / "README.md").unlink(missing_ok=True)  # an empty form
-        shutil.copyfile(base / MODEL_FILE, partial / MODEL_FILE)
+        shutil.copyfile(frozen_file(base), partial / frozen_file(base).name)
         write_json(partial / LUMI_FILE, {"format": 1, **card, "base": link})
 
 

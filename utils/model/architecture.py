@@ -6,12 +6,13 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from utils.config.model import ModelConfig
-from utils.data.tokenizer import EOS_ID, PAD_ID
+from utils.data.control_tokens import ControlIds
 
 INITIALIZER_STD = 0.02
+LUMI_IDS = ControlIds()
 
 
-def llama_config(config: ModelConfig, **overrides: Any) -> LlamaConfig:
+def llama_config(config: ModelConfig, control: ControlIds, **overrides: Any) -> LlamaConfig:
     """Return the transformers configuration of a decoder."""
     return LlamaConfig(
         vocab_size=config.vocab_size,
@@ -26,18 +27,26 @@ def llama_config(config: ModelConfig, **overrides: Any) -> LlamaConfig:
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         initializer_range=INITIALIZER_STD,
         tie_word_embeddings=config.tie_embeddings,
-        bos_token_id=EOS_ID,
-        eos_token_id=EOS_ID,
-        pad_token_id=PAD_ID,
+        bos_token_id=control.eos,
+        eos_token_id=control.eos,
+        pad_token_id=control.pad,
         **overrides,
     )
 
 
-def build_model(config: ModelConfig, seed: int = 42, attention: str = "sdpa") -> LlamaForCausalLM:
-    """Return a freshly initialised fp32 decoder; equal settings and seed give equal weights."""
+def build_model(
+    config: ModelConfig,
+    seed: int = 42,
+    attention: str = "sdpa",
+    control: ControlIds = LUMI_IDS,
+) -> LlamaForCausalLM:
+    """Return a freshly initialised fp32 decoder; equal settings and seed give equal weights.
+
+    `control` are the ids of the tokenizer it is trained with.
+    """
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(llama_config(config, attn_implementation=attention))
+    model = LlamaForCausalLM(llama_config(config, control, attn_implementation=attention))
     model.generation_config = GenerationConfig(
-        bos_token_id=EOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID
+        bos_token_id=control.eos, eos_token_id=control.eos, pad_token_id=control.pad
     )
     return model

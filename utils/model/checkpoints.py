@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
-from utils.data.tokenizer import save_hf_tokenizer
+from utils.data.tokenizer_files import save_hf_tokenizer
 from utils.errors import CheckpointError
 from utils.files import (
     MANIFEST,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from utils.config.model import ModelConfig
-from utils.data.tokenizer import CONTROL_TOKENS
+from utils.data.control_tokens import CONTROL_TOKENS
 from utils.model.architecture import INITIALIZER_STD, build_model
 from utils.preflight.result import CheckResult
 

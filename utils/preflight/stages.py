@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import torch
 
 from utils.config.model import ModelConfig
+from utils.data.control_tokens import CONTROL_TOKENS, ControlIds
 from utils.data.shards import TokenShards, iter_documents
 from utils.data.templates import TEMPLATES, TextEncoder
-from utils.data.tokenizer import CONTROL_TOKENS, EOS_ID, Tokenizer, load_hf_tokenizer
+from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizer_files import load_hf_tokenizer
 from utils.finetuning.datasets import (
     build_dpo_rows,
     build_sft_rows,
@@ -51,7 +53,7 @@ def signal_proofs(config: ModelConfig) -> Proofs:
     yield signal.next_token(config, language_model_loss)
     yield signal.accumulation(config, language_model_loss)
     small = build_model(signal.small_architecture(config, config.vocab_size))
-    yield weights.cached_equals_uncached(small, _prompts(config.vocab_size))
+    yield weights.cached_equals_uncached(small, _prompts(small))
 
 
 def data_proofs(config: ModelConfig, data_dir: Path) -> Proofs:
@@ -65,14 +67,15 @@ def data_proofs(config: ModelConfig, data_dir: Path) -> Proofs:
     yield text.shards_hold_text(documents, tokenizer)
     rows = validation_rows(data_dir, config.sequence_length)
     yield text.vocabulary_fits(int(rows.max()), tokenizer.vocab_size, config.vocab_size)
-    yield signal.initial_loss(build_model(config), rows, language_model_loss)
-    small = build_model(signal.small_architecture(config, config.vocab_size))
+    model = build_model(config, control=tokenizer.ids)
+    yield signal.initial_loss(model, rows, language_model_loss)
+    small = build_model(signal.small_architecture(config, config.vocab_size), control=tokenizer.ids)
     card = {"stage": "pretrain", "template": None, "tokenizer_sha256": tokenizer.sha256}
     yield weights.save_and_load(small, data_dir / "tokenizer", card)
 
 
 def documents_of(data_dir: Path, split: str) -> list[tuple[str, list[int]]]:
-    """Return (text, ids with `</s>`) of the first documents of a split that are not too long."""
+    """Return (text, ids with EOS) of the first documents of a split that are not too long."""
     shards = TokenShards.open(data_dir, split)
     pairs = []
     for number, document in enumerate(islice(iter_documents(data_dir, split), DOCUMENTS)):
@@ -98,7 +101,8 @@ def fresh_chat_model(config: ModelConfig, data_dir: Path, template: str) -> Load
     """
     tokenizer = load_hf_tokenizer(data_dir / "tokenizer")
     small = signal.small_architecture(config, config.vocab_size, config.sequence_length)
-    return LoadedModel(build_model(small).eval(), tokenizer, data_dir, {"template": template})
+    model = build_model(small, control=ControlIds(tokenizer.eos_token_id, tokenizer.pad_token_id))
+    return LoadedModel(model.eval(), tokenizer, data_dir, {"template": template})
 
 
 def with_template(loaded: LoadedModel, template: str) -> LoadedModel:
@@ -141,8 +145,7 @@ def dpo_proofs(loaded: LoadedModel, dataset: Path, max_length: int | None) -> Pr
 
 def checkpoint_proofs(loaded: LoadedModel) -> Proofs:
     """Yield the proof about the cache on the real weights."""
-    prompts = _prompts(int(loaded.model.config.vocab_size))
-    yield weights.cached_equals_uncached(loaded.model, prompts)
+    yield weights.cached_equals_uncached(loaded.model, _prompts(loaded.model))
 
 
 def _layout_proofs(loaded: LoadedModel, conversations: Sequence[chat.Conversation]) -> Proofs:
@@ -153,7 +156,8 @@ def _layout_proofs(loaded: LoadedModel, conversations: Sequence[chat.Conversatio
         return chat_prompt(loaded, messages, 0)[0]
 
     yield chat.training_equals_serving(conversations, template, encoder, serve)
-    plain = [messages for messages in conversations if not _has_control_string(messages)]
+    control = {*CONTROL_TOKENS, *loaded.tokenizer.all_special_tokens}
+    plain = [messages for messages in conversations if not _has_any(control, messages)]
     yield chat.chat_template_agrees(plain, template, encoder, _jinja_prompt(loaded))
 
 
@@ -175,9 +179,9 @@ def _jinja_prompt(loaded: LoadedModel) -> Any:
     return apply
 
 
-def _has_control_string(messages: chat.Conversation) -> bool:
+def _has_any(control: set[str], messages: chat.Conversation) -> bool:
     """Tell whether a text spells a control token, which a rendered string cannot keep apart."""
-    return any(token in message["content"] for message in messages for token in CONTROL_TOKENS)
+    return any(token in message["content"] for message in messages for token in control)
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
@@ -196,9 +200,10 @@ def _characters(messages: chat.Conversation) -> int:
     return sum(len(message["content"]) for message in messages)
 
 
-def _prompts(vocab_size: int) -> list[list[int]]:
+def _prompts(model: Any) -> list[list[int]]:
     """Return prompts of fixed ids of two lengths, each behind the separator."""
+    vocab_size, eos_id = int(model.config.vocab_size), int(model.config.bos_token_id or 0)
     return [
-        [EOS_ID, *(4 + (7919 * (at + 31 * row)) % max(1, vocab_size - 4) for at in range(length))]
+        [eos_id, *(4 + (7919 * (at + 31 * row)) % max(1, vocab_size - 4) for at in range(length))]
         for row, length in enumerate(PROMPT_LENGTHS)
     ]

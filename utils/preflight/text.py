@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from utils.data.tokenizer import EOS_ID, Tokenizer
+from utils.data.tokenizer import Tokenizer
 from utils.preflight.result import CheckResult
 
 SHOWN = 40
@@ -23,20 +23,20 @@ def round_trip(texts: Sequence[str], tokenizer: Tokenizer) -> CheckResult:
 def tokenizers_agree(
     texts: Sequence[str], tokenizer: Tokenizer, encode: Callable[[str], list[int]]
 ) -> CheckResult:
-    """Prove that `encode` (transformers) gives the ids of the SentencePiece model."""
+    """Prove that `encode` (transformers) gives the ids of the frozen tokenizer."""
     other = [text for text in texts if encode(text) != tokenizer.encode(text)]
     return _result(
-        "transformers and sentencepiece give the same ids",
+        "transformers and the frozen tokenizer give the same ids",
         other,
         len(texts),
-        "tokenizer.json and tokenizer.model are of two tokenizers; prepare the data again",
+        "the files in the tokenizer folder are of two tokenizers; prepare the data again",
     )
 
 
 def shards_hold_text(
     documents: Sequence[tuple[str, Sequence[int]]], tokenizer: Tokenizer
 ) -> CheckResult:
-    """Prove that token shards decode to the documents beside them, each closed by `</s>`.
+    """Prove that token shards decode to the documents beside them, each closed by EOS.
 
     `documents` are (text of the .jsonl, ids of the .bin between two offsets).
     """
@@ -51,7 +51,7 @@ def shards_hold_text(
 
 def _holds(ids: list[int], text: str, tokenizer: Tokenizer) -> bool:
     """Return whether `ids` are `text` and its end; an id that is no piece cannot be decoded."""
-    if not ids or ids[-1] != EOS_ID or max(ids) >= tokenizer.vocab_size:
+    if not ids or ids[-1] != tokenizer.eos_id or max(ids) >= tokenizer.vocab_size:
         return False
     return tokenizer.decode(ids[:-1]) == text
 

@@ -11,18 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.data.tokenizer import PAD_ID
-
 IGNORED = -100
 CHUNK_LOGITS = 2**23
 """Logits per chunk: 32 MB in fp32, 256 rows at V = 32768 and 1024 rows at V = 8192."""
 
 
 def next_token_targets(input_ids: Tensor) -> Tensor:
-    """Return what each position of (B, T) must predict; `IGNORED` at row ends and for padding."""
+    """Return what each position of (B, T) must predict; `IGNORED` at row ends."""
     targets = torch.full_like(input_ids, IGNORED)
     targets[:, :-1] = input_ids[:, 1:]
-    return targets.masked_fill_(targets == PAD_ID, IGNORED)
+    return targets
 
 
 def count_targets(input_ids: Tensor) -> int:
@@ -38,7 +36,7 @@ def language_model_loss(
     Args:
         model: a Llama-like causal model: `model.model` gives hidden states, `model.lm_head` maps
             them to logits.
-        input_ids: (B, T) token ids; padding is ignored.
+        input_ids: (B, T) token ids, without padding: rows are packed.
         normalizer: what to divide by; with accumulation, the targets of the whole step.
     """
     targets = next_token_targets(input_ids)

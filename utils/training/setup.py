@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from utils.config.pretrain import PretrainConfig
+from utils.data.control_tokens import ControlIds
 from utils.data.packed import PackedDataset
 from utils.errors import BudgetError
 from utils.model.architecture import build_model
@@ -47,7 +48,8 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     cfg, device = run.cfg, processes.device
     if cfg.deterministic and device.type == "cuda":
         make_deterministic()
-    model = build_model(cfg, cfg.seed, choose_attention(device, flash=cfg.flash_attn))
+    attention = choose_attention(device, flash=cfg.flash_attn)
+    model = build_model(cfg, cfg.seed, attention, ControlIds.of(run.inputs.manifest))
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable()

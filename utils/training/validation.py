@@ -1,6 +1,6 @@
 """Bits per byte on the first whole documents of the validation split, in rows of training shape.
 
-Bits per byte = nats of all tokens, each document's `</s>` included / ln 2 / UTF-8 bytes of the
+Bits per byte = nats of all tokens, each document's EOS included / ln 2 / UTF-8 bytes of the
 text, as in `utils.evaluation.heldout`; here the compiled training graph and its shapes are used,
 because a validation comes many times in a run.
 """
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from utils.data.shards import TokenShards, iter_documents
-from utils.data.tokenizer import EOS_ID, PAD_ID
 from utils.errors import DataError
 from utils.training.loss import IGNORED, chunked_cross_entropy, hidden_states
 
@@ -41,12 +40,12 @@ class ValidationSet:
             DataError: a folder has no validation documents.
         """
         parts = [_first_documents(folder, max_tokens // len(folders)) for folder in folders]
-        rows = [_rows(tokens, length) for tokens, _ in parts]
+        rows = [_rows(tokens, length, eos_id) for tokens, _, eos_id in parts]
         return cls(
             torch.cat([inputs for inputs, _ in rows]),
             torch.cat([targets for _, targets in rows]),
-            sum(len(tokens) for tokens, _ in parts),
-            sum(size for _, size in parts),
+            sum(len(tokens) for tokens, _, _ in parts),
+            sum(size for _, size, _ in parts),
         )
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -56,27 +55,27 @@ class ValidationSet:
             missing = size - len(inputs)
             if missing:
                 shape = (missing, inputs.shape[1])
-                inputs = torch.cat([inputs, torch.full(shape, PAD_ID)])
+                inputs = torch.cat([inputs, torch.zeros(shape, dtype=torch.long)])
                 targets = torch.cat([targets, torch.full(shape, IGNORED)])
             yield inputs, targets
 
 
-def _first_documents(folder: Path, max_tokens: int) -> tuple[np.ndarray, int]:
-    """Return (tokens, UTF-8 bytes) of the first documents, one at least."""
+def _first_documents(folder: Path, max_tokens: int) -> tuple[np.ndarray, int, int]:
+    """Return (tokens, UTF-8 bytes) of the first documents, one at least, and the id of EOS."""
     shards = TokenShards.open(folder, "val")
     if shards.num_documents == 0:
         raise DataError(f"{folder} has no validation documents: prepare more text")
     count = max(1, shards.document_offsets.within(max_tokens))
     size = sum(len(row["text"].encode()) for row in islice(iter_documents(folder, "val"), count))
     end = shards.document_offsets[count]
-    return np.asarray(shards.tokens[:end], dtype=np.int64), size
+    return np.asarray(shards.tokens[:end], dtype=np.int64), size, shards.eos_id
 
 
-def _rows(tokens: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+def _rows(tokens: np.ndarray, length: int, eos_id: int) -> tuple[Tensor, Tensor]:
     count = -(-len(tokens) // length)
-    inputs = np.full(count * length, PAD_ID, dtype=np.int64)
+    inputs = np.zeros(count * length, dtype=np.int64)
     targets = np.full(count * length, IGNORED, dtype=np.int64)
-    inputs[: len(tokens)] = np.concatenate([[EOS_ID], tokens[:-1]])
+    inputs[: len(tokens)] = np.concatenate([[eos_id], tokens[:-1]])
     targets[: len(tokens)] = tokens
     shape = (count, length)
     return torch.from_numpy(inputs.reshape(shape)), torch.from_numpy(targets.reshape(shape))

@@ -26,8 +26,12 @@ STATS = {
         "val": {"documents": 24, "tokens": 5000, "text_bytes": 19_000, "shards": 1,
                 "bytes_per_token": 3.82},
     },
-    "tokenizer": {"sha256": "f" * 64, "vocab_size": 8192, "trained_on_characters": 970_000,
-                  "reused": False, "heldout_bytes_per_token": 3.82, "heldout_bytes": 19_000},
+    "tokenizer": {"type": "unigram", "file": "tokenizer.model", "sha256": "f" * 64,
+                  "vocab_size": 8192, "trained_on_characters": 970_000, "reused": False,
+                  "eos": {"id": 2, "token": "</s>"}, "pad": {"id": 3, "token": "<pad>"},
+                  "chat": {"<|im_start|>": 4, "<|im_end|>": 5},
+                  "heldout_bytes_per_token": 3.82, "heldout_bytes": 19_000,
+                  "languages_bytes_per_token": {"English": 4.1, "Russian": 2.0312}},
     "decontamination": {
         "sets": [{"name": "BoolQ", "origin": "val.jsonl", "items": 3270, "items_found": 1450,
                   "paragraphs_cut": 2001}],
@@ -77,5 +81,10 @@ def test_filters_that_are_off_are_said_to_be_off():
 def test_the_tokenizer_card_tells_a_new_one_from_one_used_again():
     assert "Trained on 970,000 characters of the training split of toy." in tokenizer_card(STATS)
     assert "**3.82 bytes per token** on 19,000 bytes" in tokenizer_card(STATS)
+    assert "| Russian | 2.0312 |" in tokenizer_card(STATS).splitlines()
+    assert "SentencePiece unigram with byte fallback, 8,192 pieces" in tokenizer_card(STATS)
+    assert "- chat tokens, which no text gives: `<|im_start|>` 4, `<|im_end|>` 5" in (
+        tokenizer_card(STATS).splitlines()
+    )
     used_again = STATS | {"tokenizer": STATS["tokenizer"] | {"reused": True}}
     assert "Not trained here" in tokenizer_card(used_again)

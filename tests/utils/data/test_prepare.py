@@ -23,13 +23,14 @@ import xxhash
 from utils.config.filters import load_profile
 from tests.utils.data.books import book_files, write_book
 from utils.config.prepare import PrepareConfig
+from utils.data.control_tokens import EOS_ID
 from utils.data import workers
 from utils.data.decontamination import ItemSet
 from utils.data.packed import PackedDataset
 from utils.data.prepare import prepare
 from utils.data.shards import TokenShards, iter_documents, read_dataset
 from utils.data.store import Store
-from utils.data.tokenizer import EOS_ID, Tokenizer
+from utils.data.tokenizer import Tokenizer
 from utils.errors import ConfigError, DataError, Interrupted, LumiError
 from utils.files import fingerprint, folder_damage, to_json
 from utils.stage import stop_request

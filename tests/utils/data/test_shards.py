@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from utils.data.control_tokens import EOS_ID
 from utils.data.shards import (
     Encoded,
     SplitWriter,
@@ -15,7 +16,7 @@ from utils.data.shards import (
     read_dataset,
     token_dtype,
 )
-from utils.data.tokenizer import EOS_ID, Tokenizer
+from utils.data.tokenizer import Tokenizer
 from utils.errors import DataError
 from utils.files import write_manifest
 

@@ -3,7 +3,7 @@
 import pytest
 
 from utils.data.templates import TEMPLATES, TextEncoder
-from utils.data.tokenizer import load_hf_tokenizer
+from utils.data.tokenizer_files import load_hf_tokenizer
 from utils.errors import DataError
 
 SYSTEM = {"role": "system", "content": "Be short."}

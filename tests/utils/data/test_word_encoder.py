@@ -10,7 +10,9 @@ import pytest
 import sentencepiece
 
 from utils.data import word_encoder
-from utils.data.tokenizer import CHAT_TOKENS, EOS_ID, Tokenizer, train_tokenizer
+from utils.data.control_tokens import CHAT_TOKENS, EOS_ID
+from utils.data.tokenizer import Cut, Tokenizer
+from utils.data.tokenizer_training import train_tokenizer
 from utils.data.word_encoder import WordEncoder
 
 ODD = [" ", "  ", "\n", "\t", "_", "1", "23.5", "(", ")", "\u00e9", "\u4eca", "\u00a0", "\u200b", "\U0001f600",
@@ -67,7 +69,7 @@ def test_a_text_of_more_words_than_fit_goes_to_the_tokenizer(tokenizer, monkeypa
 
 
 def test_the_finest_way_to_cut_is_used_and_lines_and_blanks_always_part(tokenizer):
-    assert WordEncoder(tokenizer)._table == word_encoder.WAYS[0]
+    assert WordEncoder(tokenizer)._table == word_encoder.WAYS[Cut.CLASSES][0]
 
 
 def test_a_vocabulary_with_pieces_across_words_is_asked_for_whole_texts(tmp_path, texts):
@@ -78,7 +80,7 @@ def test_a_vocabulary_with_pieces_across_words_is_asked_for_whole_texts(tmp_path
         minloglevel=2,
     )  # fmt: skip
     tokenizer = Tokenizer.load(tmp_path)
-    assert any(" " in piece.strip() for piece in tokenizer.text_pieces())
+    assert any(b" " in piece.strip() for piece in tokenizer.text_pieces())
     encoder = WordEncoder(tokenizer)
     assert encoder._table is None
     for text in texts[:40]:

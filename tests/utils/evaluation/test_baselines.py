@@ -45,7 +45,7 @@ def brute_force_kneser_ney(tokens, vocab_size):
 
 
 def test_bigram_equals_a_brute_force_implementation_for_every_pair():
-    model = Bigram.fit(STREAM, VOCAB_SIZE)
+    model = Bigram.fit(STREAM, VOCAB_SIZE, 2)
     oracle = brute_force_kneser_ney(STREAM.tolist(), VOCAB_SIZE)
     for before in range(VOCAB_SIZE):
         after = np.arange(VOCAB_SIZE)
@@ -55,7 +55,7 @@ def test_bigram_equals_a_brute_force_implementation_for_every_pair():
 
 
 def test_probabilities_over_the_vocabulary_sum_to_one_after_every_token():
-    model = Bigram.fit(STREAM, VOCAB_SIZE)
+    model = Bigram.fit(STREAM, VOCAB_SIZE, 2)
     for before in range(VOCAB_SIZE):
         log_probs = model.log_probs(np.full(VOCAB_SIZE, before), np.arange(VOCAB_SIZE))
         assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-12)
@@ -64,7 +64,7 @@ def test_probabilities_over_the_vocabulary_sum_to_one_after_every_token():
 
 @pytest.mark.parametrize("tokens", [[5], [5, 5, 5], [4, 5, 4, 5, 2]])
 def test_no_probability_is_zero_however_little_was_seen(tokens):
-    model = Bigram.fit(np.array(tokens, np.uint16), VOCAB_SIZE)
+    model = Bigram.fit(np.array(tokens, np.uint16), VOCAB_SIZE, 2)
     for before in range(VOCAB_SIZE):
         log_probs = model.log_probs(np.full(VOCAB_SIZE, before), np.arange(VOCAB_SIZE))
         assert np.isfinite(log_probs).all()

@@ -84,7 +84,7 @@ def test_a_bare_model_and_bf16_autocast_are_close_to_fp32(loaded, prepared_dir):
 
 
 def test_rows_score_each_token_once_after_the_one_before():
-    assert stream_rows(np.array([10, 11, 2, 12, 2]), 3) == [
+    assert stream_rows(np.array([10, 11, 2, 12, 2]), 3, 2) == [
         ([2, 10, 11], [10, 11, 2]),
         ([2, 12], [12, 2]),
     ]

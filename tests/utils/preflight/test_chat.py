@@ -3,7 +3,7 @@
 import pytest
 
 from utils.data.templates import TEMPLATES, TextEncoder
-from utils.data.tokenizer import load_hf_tokenizer
+from utils.data.tokenizer_files import load_hf_tokenizer
 from utils.finetuning.datasets import IGNORE, build_dpo_rows, build_sft_rows
 from utils.finetuning.forms import Preference
 from utils.preflight.chat import (

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from utils.config.model import ModelConfig
-from utils.data.tokenizer import train_tokenizer
+from utils.data.tokenizer_training import train_tokenizer
 from utils.files import read_json, write_manifest
 from utils.model.checkpoints import load_model
 from utils.preflight.signal import undisturbed

@@ -3,7 +3,9 @@
 import pytest
 
 from utils.data.templates import TextEncoder
-from utils.data.tokenizer import Tokenizer, load_hf_tokenizer, train_tokenizer
+from utils.data.tokenizer import Tokenizer
+from utils.data.tokenizer_files import load_hf_tokenizer
+from utils.data.tokenizer_training import train_tokenizer
 from utils.preflight.text import round_trip, shards_hold_text, tokenizers_agree, vocabulary_fits
 
 

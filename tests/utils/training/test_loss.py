@@ -18,10 +18,10 @@ from utils.training.loss import (
 TOY = ModelConfig(n_layer=1, d_model=32, n_head=2, d_ff=48, vocab_size=100, sequence_length=64)
 
 
-def test_a_target_is_the_next_token_of_the_row_and_padding_is_none():
+def test_a_target_is_the_next_token_of_the_row_whatever_its_id():
     ids = torch.tensor([[5, 6, 7], [8, 3, 3]])
-    assert next_token_targets(ids).tolist() == [[6, 7, IGNORED], [IGNORED] * 3]
-    assert count_targets(ids) == 2
+    assert next_token_targets(ids).tolist() == [[6, 7, IGNORED], [3, 3, IGNORED]]
+    assert count_targets(ids) == 4
 
 
 @pytest.mark.parametrize("rows", [7, 64, 200])
