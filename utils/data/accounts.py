@@ -14,8 +14,8 @@ from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.control_tokens import CHAT_TOKENS
 from utils.data.corpus import KEPT, Corpus
-from utils.data.manifests import character_account, document_account, source_manifests
 from utils.data.language_samples import bytes_per_token
+from utils.data.manifests import character_account, document_account, source_manifests
 from utils.data.rejected import Rejected
 from utils.data.sources import Source, source_files
 from utils.data.tokenizer import Tokenizer

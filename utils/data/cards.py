@@ -68,9 +68,9 @@ def _sources(stats: dict[str, Any]) -> str:
 def _rounds(stats: dict[str, Any]) -> str:
     if len(stats["rounds"]) < 2:
         return ""
-    sizes = [f"{one['documents']:,} from {one['files']:,} files" for one in stats["rounds"]]
+    sizes = [f"{one['documents']:,} (files: {one['files']:,})" for one in stats["rounds"]]
     return (
-        f"Documents by round: {', then '.join(sizes)}. Shards, fates and splits of earlier rounds "
+        f"Documents by round: {', then '.join(sizes)}.\nShards, fates and splits of earlier rounds "
         "were kept; the tokenizer is that of the first."
     )
 
@@ -86,6 +86,7 @@ def _rules(stats: dict[str, Any]) -> str:
             f"{settings['language']}, probability at least {settings['language_threshold']} "
             f"({stats['language_unknown']:,} documents too short to tell were kept)"
         )
+    addresses = "replaced by stand-ins" if settings["redact_pii"] else "kept"
     near = f"Jaccard of word 5-grams from {threshold}" if threshold else "not looked for"
     return f"""## Rules
 
@@ -93,7 +94,7 @@ def _rules(stats: dict[str, Any]) -> str:
   are split at paragraphs and never dropped. Lengths kept, by percentile: {lengths}.
 - Language: {language}.
 - Near-duplicates: {near}; of two, the later one in reading order is dropped.
-- E-mail and public IP addresses: {"replaced by stand-ins" if settings["redact_pii"] else "kept"}."""
+- E-mail and public IP addresses: {addresses}."""
 
 
 def _profile(profile: dict[str, Any]) -> str:
@@ -128,7 +129,7 @@ def _decontamination(stats: dict[str, Any]) -> str:
     benchmarks = (
         ""
         if len(rows) > 1
-        else "\nNo benchmark was at hand: pass --eval_data_dir (EVAL_DATA_DIR in make), or go online."
+        else "\nNo benchmark was at hand: pass --eval_data_dir (make: EVAL_DATA_DIR), or go online."
     )
     return f"""## Decontamination
 
@@ -151,7 +152,8 @@ def _splits(stats: dict[str, Any]) -> str:
 {table}
 
 A document's split depends on a hash of its own text, after deduplication (train_ratio
-{stats["settings"]["train_ratio"]}). Each document ends with `{stats["tokenizer"]["eos"]["token"]}`."""
+{stats["settings"]["train_ratio"]}). Each document ends with
+`{stats["tokenizer"]["eos"]["token"]}`."""
 
 
 def _tokenizer(stats: dict[str, Any]) -> str:
@@ -171,7 +173,11 @@ def _account(stats: dict[str, Any]) -> str:
         ("added by splitting long ones", documents["added_by_splitting"], 0),
         ("removed by cleaning", 0, characters["removed_by_cleaning"]),
         *(
-            (f"dropped: {reason} ({REASONS.get(reason, PROFILE_REASON)})", count, characters["dropped"][reason])
+            (
+                f"dropped: {reason} ({REASONS.get(reason, PROFILE_REASON)})",
+                count,
+                characters["dropped"][reason],
+            )
             for reason, count in documents["dropped"].items()
         ),
         ("bad (rejected/bad_lines.jsonl)", documents["bad"], characters["bad"]),

@@ -169,7 +169,7 @@ class Cleaned:
             yield orjson.loads(line)["text"]
 
     def lines(self, numbers: Iterable[int]) -> Iterator[bytes]:
-        """Yield the stored JSON lines of some documents; in ascending order each frame is read once."""
+        """Yield the stored lines of some documents; in ascending order each frame is read once."""
         first_of, starts, _ = _places(self.store.folder, self.name)
         texts_left = self._texts_left()
         for number in numbers:

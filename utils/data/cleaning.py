@@ -80,9 +80,7 @@ def without_lines(text: str, phrases: tuple[str, ...]) -> str:
     if not any(phrase in folded for phrase in phrases):
         return text
     kept = [
-        line
-        for line in text.split("\n")
-        if not any(phrase in line.lower() for phrase in phrases)
+        line for line in text.split("\n") if not any(phrase in line.lower() for phrase in phrases)
     ]
     return BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n")
 

@@ -113,7 +113,7 @@ def _name(
 def drop_duplicates(
     cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers, losses: Recorders
 ) -> None:
-    """Give the documents that repeat an earlier one their fate, and write down the first of them."""
+    """Give the documents that repeat an earlier one their fate, and write down the first."""
     _report(corpus, Fate.EXACT_DUPLICATE, losses, exact_families(corpus))
     if cfg.use_minhash:
         is_fast = cfg.dedup_engine == "rensa"
@@ -177,7 +177,9 @@ def _report(
             detail = f"of {corpus.row(families.root(number))['id']}"
         text = row["text"]
         sample = {"id": row["id"], "detail": detail, "characters": len(text)}
-        losses[corpus.place(number)[0].origin].sample(reason, sample | {"text": text[:SAMPLE_CHARACTERS]})
+        losses[corpus.place(number)[0].origin].sample(
+            reason, sample | {"text": text[:SAMPLE_CHARACTERS]}
+        )
     for unit, fates in corpus.new_parts():
         if (fates == fate).any():
             lost = unit.column("characters")[fates == fate]

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -71,7 +72,7 @@ class Protected:
         self._marks[self._known & self._mask] = True
         rarity = counts[np.searchsorted(self._known, grams)]
         keys, owners = [], []
-        for item, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for item, (start, end) in enumerate(pairwise(offsets)):
             own = end - start - math.ceil(CUT_SHARE * (end - start) - 1e-9) + 1
             rarest = np.argsort(rarity[start:end], kind="stable")[:own] + start
             keys.append(grams[rarest])
@@ -84,7 +85,7 @@ class Protected:
     def of(cls, texts: Sequence[str]) -> "Protected":
         """Hash items; one of fewer than 13 words has no gram and matches nothing."""
         grams, starts = gram_hashes(texts, NGRAM, pad=False)
-        own = [np.unique(grams[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        own = [np.unique(grams[a:b]) for a, b in pairwise(starts)]
         offsets = np.cumsum([0, *map(len, own)], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, np.uint64), *own]), offsets)
 
@@ -230,10 +231,14 @@ class Findings:
 
     def state(self) -> dict[str, Any]:
         """Return the findings for `go_on`."""
-        return {"found": [sorted(one) for one in self._found], "cut": self._cut, "marked": self._marked}
+        return {
+            "found": [sorted(one) for one in self._found],
+            "cut": self._cut,
+            "marked": self._marked,
+        }
 
     def go_on(self, state: Mapping[str, Any]) -> None:
-        """Count on from the findings of an earlier round of the same sets; the last may be longer."""
+        """Count on from an earlier round's findings in the same sets; the last may be longer."""
         self._found = [set(one) for one in state["found"]]
         self._cut = list(state["cut"])
         self._marked = state["marked"]

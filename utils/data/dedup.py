@@ -160,6 +160,6 @@ def connect(bucket: Sequence[int], families: Families, grams: GramSets, threshol
 
 
 def is_similar(first: Shingles, second: Shingles, threshold: float) -> bool:
-    """Return whether the similarity of two sets of grams reaches the threshold; empty ones never."""
+    """Return whether the similarity of two sets of grams reaches the threshold (not if empty)."""
     least, most = sorted((len(first), len(second)))
     return 0 < threshold * most <= least and jaccard(first, second) >= threshold

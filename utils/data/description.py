@@ -20,4 +20,6 @@ def describe(outcome: Outcome, result: Path) -> None:
         (result / "sources" / f"{source.file_stem}.json").write_text(to_json(manifest), "utf-8")
     (result / "DATA_CARD.md").write_text(data_card(stats), encoding="utf-8")
     (result / "tokenizer" / "TOKENIZER_CARD.md").write_text(tokenizer_card(stats), encoding="utf-8")
-    (result / "settings.json").write_text(to_json(settings_without_places(outcome.cfg)), encoding="utf-8")
+    (result / "settings.json").write_text(
+        to_json(settings_without_places(outcome.cfg)), encoding="utf-8"
+    )

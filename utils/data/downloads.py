@@ -1,12 +1,11 @@
 """Files of the hub brought into its ordinary cache: in parallel, checked, resumed.
 
-A part that a broken connection or a kill leaves is kept and gone on with (huggingface_hub 2.4 begins
-such files again). Knows nothing about what is in the files.
+A part that a broken connection or a kill leaves is kept and gone on with (huggingface_hub 2.4
+begins such files again). Knows nothing about what is in the files.
 """
 
 import hashlib
 import logging
-import os
 import shutil
 import threading
 import time
@@ -149,7 +148,7 @@ class Downloads:
                         f"{file.path} of {file.repository} arrived with other bytes than the hub "
                         "says (sha differs): run it again to fetch that file anew"
                     )
-                os.replace(file.partial, file.blob)
+                file.partial.replace(file.blob)
         return Path(
             hf_hub_download(file.repository, file.path, repo_type="dataset", revision=file.revision)
         )

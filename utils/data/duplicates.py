@@ -6,7 +6,7 @@ that a document takes four bytes of memory (five with its fate).
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -27,7 +27,6 @@ MAX_PAIRS = 1 << 18
 
 Place = tuple[Cleaned, int]
 """A unit and a document's number in it."""
-
 
 
 def exact_families(corpus: Corpus) -> Families:
@@ -98,7 +97,9 @@ def _compare(
 ) -> None:
     """Join the families of the pairs that are similar."""
     every = np.concatenate([np.empty((0, 2), np.int64), *pairs]).astype(np.uint64)
-    ones, others = np.divmod(np.unique(every[:, 0] * np.uint64(len(corpus)) + every[:, 1]), len(corpus))
+    ones, others = np.divmod(
+        np.unique(every[:, 0] * np.uint64(len(corpus)) + every[:, 1]), len(corpus)
+    )
     distinct = zip(ones.tolist(), others.tolist(), strict=True)
     unknown = [(a, b) for a, b in distinct if families.root(a) != families.root(b)]
     chunks = [unknown[at : at + PAIRS_AT_ONCE] for at in range(0, len(unknown), PAIRS_AT_ONCE)]
@@ -126,7 +127,7 @@ def similar(task: tuple[float, list[tuple[Place, Place]]]) -> list[bool]:
 
 
 def mark(corpus: Corpus, families: Families) -> None:
-    """Give all but the first of each family of near-duplicates their fate; settled ones keep theirs."""
+    """Give all but the first of each family their fate; settled documents keep theirs."""
     later = np.fromiter(families.later_members(), np.int64)
     corpus.fates[later[later >= corpus.num_settled]] = Fate.NEAR_DUPLICATE
 
@@ -138,7 +139,7 @@ def _sorted_parts(corpus: Corpus, row: int) -> Iterator[tuple[np.ndarray, np.nda
     """
     parts = max(1, math.ceil(len(corpus) * BYTES_PER_KEY / SORT_BYTES))
     bounds = [KEYS * part // parts for part in range(parts + 1)]
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         keys = [np.empty(0, np.uint64)]
         numbers = [np.empty(0, np.int64)]
         for unit, start in zip(corpus.units, corpus.starts.tolist(), strict=False):

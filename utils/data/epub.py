@@ -141,30 +141,36 @@ def _elements(archive: Archive, name: str) -> list[Element]:
         raise TornFile(f"damaged book: {name}: {error}") from error
 
 
-def _parse(member: Member) -> list[Element]:
-    found: list[Element] = []
-    inside: list[Element] = []
+class _Elements:
+    """Collects the elements that matter while expat reads."""
 
-    def start(name: str, attributes: dict[str, str]) -> None:
+    def __init__(self) -> None:
+        self.found: list[Element] = []
+        self._inside: list[Element] = []
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.rpartition(" ")[2]
         if name in KEPT_ELEMENTS:
-            found.append(Element(name, attributes))
-            inside.append(found[-1])
+            self.found.append(Element(name, attributes))
+            self._inside.append(self.found[-1])
 
-    def end(name: str) -> None:
-        if inside and inside[-1].name == name.rpartition(" ")[2]:
-            inside.pop()
+    def end(self, name: str) -> None:
+        if self._inside and self._inside[-1].name == name.rpartition(" ")[2]:
+            self._inside.pop()
 
-    def text(data: str) -> None:
-        if inside and inside[-1].name == "title":
-            inside[-1].text.append(data)
+    def text(self, data: str) -> None:
+        if self._inside and self._inside[-1].name == "title":
+            self._inside[-1].text.append(data)
 
-    def entity(*_: object) -> None:
+    def entity(self, *_: object) -> None:
         raise TornFile("declares entities, which are not read")
 
+
+def _parse(member: Member) -> list[Element]:
+    elements = _Elements()
     parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler, parser.EntityDeclHandler = text, entity
+    parser.StartElementHandler, parser.EndElementHandler = elements.start, elements.end
+    parser.CharacterDataHandler, parser.EntityDeclHandler = elements.text, elements.entity
     length = 0
     for block in read_blocks(member):
         length += len(block)
@@ -172,4 +178,4 @@ def _parse(member: Member) -> list[Element]:
             raise TornFile(f"longer than {MAX_XML_BYTES >> 20} MiB")
         parser.Parse(block)
     parser.Parse(b"", True)
-    return found
+    return elements.found

@@ -180,7 +180,9 @@ def _check(tokenizer: Tokenizer, encode: Callable[[str], list[int]], path: Path)
         if ids != encode(text):
             raise DataError(f"{path} gives other ids for {text[:40]!r} than here: use another one")
         if (back := tokenizer.decode(ids)) != text:
-            at = next((n for n, pair in enumerate(zip(text, back)) if len(set(pair)) > 1), 0)
+            at = next(
+                (n for n, pair in enumerate(zip(text, back, strict=False)) if len(set(pair)) > 1), 0
+            )
             raise DataError(
                 f"{path} loses text ({text[at : at + 20]!r} comes back as "
                 f"{back[at : at + 20]!r}): use one that decodes what it encoded"

@@ -41,7 +41,6 @@ ARTICLE_TITLE = re.compile(r" = [^=].* = ?")
 COMPRESSED = (".gz", ".zst")
 
 
-
 @dataclass(frozen=True, slots=True)
 class Bad:
     """A line or row that could not be read."""
@@ -104,7 +103,7 @@ def _parse_row(line: bytes, text_key: str) -> Bad | tuple[str, str]:
 
 
 def _parsed(line: bytes) -> object:
-    """Return the value of a JSON line; the standard parser takes more (NaN) and says what is wrong."""
+    """Return the value of a JSON line; the standard parser takes NaN and says what is wrong."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -47,12 +47,12 @@ def rounds_of(
     if reason is not None:
         log.info("%s: everything is prepared anew", reason)
     elif len(rounds) > len(earlier) > 0:
-        log.info("%d new files: new shards for these, the others stay", len(rounds[-1]))
+        log.info("%d new file(s): new shards for these, the others stay", len(rounds[-1]))
     return rounds
 
 
 def input_files(cfg: PrepareConfig, sources: Sequence[Source]) -> Files | None:
-    """Return the files of an input that can grow; None for a stream, a mixture, a limited number."""
+    """Return the files of an input that can grow: no stream, no mixture, no limited number."""
     source = sources[0]
     is_limited = bool(cfg.mix_datasets) or source.setting.max_samples is not None
     if is_limited or source.kind != "files":

@@ -1,4 +1,4 @@
-"""Data sets of the hub: which files they are, at which commit; rows of those that are no plain files.
+"""Data sets of the hub: their files at a commit, or their rows where they are no plain files.
 
 Knows nothing about how the files are brought here (`utils.data.downloads`) and read.
 """
@@ -165,9 +165,7 @@ def _record(row: Any, number: int, name: str, text_key: str) -> Document | BadLi
         return BadLine(name, number, str(error))
 
 
-def join_articles(
-    records: Iterator[Document | BadLine], name: str
-) -> Iterator[Document | BadLine]:
+def join_articles(records: Iterator[Document | BadLine], name: str) -> Iterator[Document | BadLine]:
     """Join the rows of WikiText, which are lines, to articles."""
     lines: list[str] = []
     articles = 0
@@ -193,8 +191,8 @@ def hub_errors(dataset: HubSet, rows: int = 0) -> Iterator[None]:
     """
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_TIMEOUT_S))
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(2 * HUB_TIMEOUT_S))
-    from datasets.exceptions import DatasetsError
     from datasets import disable_progress_bars
+    from datasets.exceptions import DatasetsError
     from huggingface_hub import utils
     from huggingface_hub.utils import httpx
 

@@ -19,9 +19,23 @@ from utils.files import MANIFEST, fingerprint
 
 PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""
-SPEEDS = {"num_workers", "output_dir", "keep_cache", "download_workers", "executor", "ray_address", "grow"}
+SPEEDS = {
+    "num_workers",
+    "output_dir",
+    "keep_cache",
+    "download_workers",
+    "executor",
+    "ray_address",
+    "grow",
+}
 """Settings that say how, not what; the result does not tell them."""
-PLACES = SPEEDS | {"token_compression", "input_path", "tokenizer_path", "mix_datasets", "eval_data_dir"}
+PLACES = SPEEDS | {
+    "token_compression",
+    "input_path",
+    "tokenizer_path",
+    "mix_datasets",
+    "eval_data_dir",
+}
 """Settings whose words do not count; what the places hold is hashed instead."""
 
 LATER = {"input_hash", "format", "token_compression"}

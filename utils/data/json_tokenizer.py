@@ -95,7 +95,7 @@ def parse_json(data: bytes, name: str) -> tuple[tokenizers.Tokenizer, dict[str, 
     try:
         content = json.loads(data)
         backend = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
-    except Exception as error:  # noqa: BLE001 (the library raises nothing more precise)
+    except Exception as error:
         raise DataError(f"{name} is not a tokenizer.json: use another one") from error
     return backend, content
 

@@ -78,8 +78,10 @@ def _ask(samples: list[str], language: str, detector: LanguageDetector) -> list[
     answers: list[float | None] = [None] * len(samples)
     asked = [number for number, sample in enumerate(samples) if _can_be_told(sample)]
     chosen = [samples[number] for number in asked]
-    found = _py3langid(chosen, language) if detector == "py3langid" else (
-        _guess_langdetect(sample, language) for sample in chosen
+    found = (
+        _py3langid(chosen, language)
+        if detector == "py3langid"
+        else (_guess_langdetect(sample, language) for sample in chosen)
     )
     for number, answer in zip(asked, found, strict=True):
         answers[number] = answer

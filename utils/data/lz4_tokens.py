@@ -23,7 +23,7 @@ BLOCK_BYTES = 1 << 16
 LEVEL = 9
 """Of LZ4's high compression; 12 gives 0.1 % more at half the speed. Reading does not depend on it.
 """
-HEADER = bytes.fromhex("04224d18" "74" "40" "bd")
+HEADER = bytes.fromhex("04224d187440bd")
 """Magic number; version 1, independent blocks, a checksum of each and of all; 64 KiB; checksum."""
 END_MARK = bytes(4)
 SKIPPABLE = 0x184D2A50

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.config.prepare import MixtureSource
-from utils.data.corpus import KEPT, SPLITS, Corpus
+from utils.data.corpus import SPLITS, Corpus
 from utils.data.mixture import wanted_shares
 from utils.data.rejected import Losses, Rejected
 from utils.data.sources import Source

@@ -76,7 +76,7 @@ def _within_shares(taken: np.ndarray, caps: np.ndarray) -> np.ndarray:
 def loss_message(
     held: np.ndarray, taken: np.ndarray, sources: Sequence[MixtureSource]
 ) -> str | None:
-    """Return a line that tells what the scarcest source costs the others; None if it costs little."""
+    """Return a line that tells what the scarcest source costs the others, if it costs much."""
     lost = {
         number: 1 - taken[number] / held[number]
         for number in np.flatnonzero(held > 0).tolist()

@@ -59,7 +59,8 @@ def parquet_rows(
             columns = [name for name in (needed, "id") if name in names]
             chosen = range(*groups) if groups else None
             for batch in file.iter_batches(BATCH_ROWS, row_groups=chosen, columns=columns):
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:

@@ -90,9 +90,7 @@ def _row_groups(path: Path, name: str, digest: str, size: int) -> Iterator[Piece
         yield Piece(str(path), name, own, held, 0, None, first, groups, digest)
 
 
-def _line_pieces(
-    file: BinaryIO, path: str, name: str, whole: xxhash.xxh3_128
-) -> Iterator[Piece]:
+def _line_pieces(file: BinaryIO, path: str, name: str, whole: xxhash.xxh3_128) -> Iterator[Piece]:
     """Yield pieces that end at line ends; all bytes are given to `whole` as well."""
     start, line = 0, 1
     while block := file.read(PIECE_BYTES):
@@ -144,7 +142,7 @@ def piece_blocks(piece: Piece) -> Iterator[bytes]:
         OSError: the file cannot be read.
     """
     assert piece.end is not None, "a whole file has readers of its own"
-    with open(piece.path, "rb") as file:
+    with Path(piece.path).open("rb") as file:
         file.seek(piece.start)
         left = piece.end - piece.start
         while left and (block := file.read(min(BLOCK_BYTES, left))):

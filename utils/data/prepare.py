@@ -24,11 +24,11 @@ from utils.data.decontamination import ItemSet
 from utils.data.description import describe
 from utils.data.encoding import write_shards
 from utils.data.growth import Files, rounds_of, take_shards, write_rounds
-from utils.data.identity import identity_of, is_prepared, settings_without_places
+from utils.data.identity import identity_of, is_prepared
 from utils.data.language import check_language
 from utils.data.ray_workers import RayWorkers
 from utils.data.rejected import Rejected
-from utils.data.shards import format_keys, token_dtype
+from utils.data.shards import token_dtype
 from utils.data.sources import Source, find_source
 from utils.data.steps import clean, make_tokenizer
 from utils.data.store import Store
@@ -37,7 +37,6 @@ from utils.data.workers import AnyWorkers, Workers
 from utils.disk import disk_errors
 from utils.errors import DataError
 from utils.files import (
-    MANIFEST,
     atomic_folder,
     fingerprint,
     move_aside,
@@ -51,9 +50,7 @@ NEEDED_SHARE = 3.0
 log = logging.getLogger(__name__)
 
 
-def prepare(
-    cfg: PrepareConfig, find_protected: Callable[[], Sequence[ItemSet]] = tuple
-) -> Path:
+def prepare(cfg: PrepareConfig, find_protected: Callable[[], Sequence[ItemSet]] = tuple) -> Path:
     """Prepare the corpus that `cfg` describes and return its folder; it may be there already.
 
     `find_protected` returns texts that are cut out of the training documents; it is asked where
@@ -139,19 +136,16 @@ class _Build:
             form = cfg.token_compression
             earlier = take_shards(folder, self.rounds[:-1], form, self.result)
             self.has_taken_shards = earlier is not None
-            splits = write_shards(
-                corpus, workers, self.result, cfg.shard_tokens, form, earlier
-            )
+            splits = write_shards(corpus, workers, self.result, cfg.shard_tokens, form, earlier)
             clock.lap("encode and write")
         assert sum(split["documents"] for split in splits.values()) == corpus.num_kept
         self.used = corpus.results
-        describe(
-            Outcome(
-                cfg, self.sources, counts, rejected, corpus, splits, tokenizer, trained_on, report,
-                [len(files) for files in self.rounds],
-            ),  # fmt: skip
-            self.result,
-        )
+        numbers_of_files = [len(files) for files in self.rounds]
+        outcome = Outcome(
+            cfg, self.sources, counts, rejected, corpus, splits, tokenizer, trained_on, report,
+            numbers_of_files,
+        )  # fmt: skip
+        describe(outcome, self.result)
         write_rounds(self.result, self.rounds)
         log.info("seconds: %s", clock)
         dtype = token_dtype(tokenizer.vocab_size)
@@ -181,9 +175,7 @@ def _workers(cfg: PrepareConfig) -> Workers | RayWorkers:
     return RayWorkers(cfg.ray_address) if cfg.executor == "ray" else Workers(cfg.num_workers)
 
 
-def _check_enough(
-    kept: int, counts: dict[str, int], rejected: Rejected, least: int = 2
-) -> None:
+def _check_enough(kept: int, counts: dict[str, int], rejected: Rejected, least: int = 2) -> None:
     """Refuse a corpus that cannot give two splits, with everything that was dropped and why."""
     if kept >= least:
         return
@@ -202,9 +194,7 @@ def _check_enough(
     )
 
 
-def _publish(
-    result: Path, folder: Path, manifest: dict[str, Any], *, is_grown: bool
-) -> None:
+def _publish(result: Path, folder: Path, manifest: dict[str, Any], *, is_grown: bool) -> None:
     """Put the finished folder in its place; one that it did not grow out of is moved aside."""
     with atomic_folder(folder, **manifest) as partial:
         for path in sorted(result.iterdir()):

@@ -19,7 +19,7 @@ LETTER = re.compile(r"[^\W\d_]")
 BULLETS = ("-", "*", "\u2022", "\u2023", "\u25cf", "\u25aa", "\u2043")
 ELLIPSES = ("...", "\u2026")
 ENDS = (".", "!", "?", '."', '!"', '?"', ".'", "\u201d", "\u3002", "\uff01", "\uff1f")
-STOP_WORDS = frozenset("the be to of and that have with".split())
+STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 SHORT_LINE = 30
 SENTENCE_END = re.compile(r"[.!?](?:[\"')\]]*)(?:\s|\Z)")
 MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -142,7 +142,7 @@ def top_gram_characters(size: int, page: Page) -> float:
 
 
 def duplicate_gram_characters(size: int, page: Page) -> float:
-    """Return the share of characters in runs of `size` words that repeat an earlier one (Gopher)."""
+    """Return the share of characters in repeated runs of `size` words (Gopher)."""
     grams = page.grams(size)
     if not len(grams):
         return 0.0

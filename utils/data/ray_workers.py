@@ -53,7 +53,9 @@ class RayWorkers:
                 self._address,
                 include_dashboard=None if self._address else False,
                 log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, _import_places()))}},
+                runtime_env={
+                    "env_vars": {"PYTHONPATH": os.pathsep.join(map(str, _import_places()))}
+                },
                 logging_level=logging.WARNING,
             )
         except ConnectionError as error:

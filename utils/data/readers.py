@@ -9,7 +9,6 @@ import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from utils.data.archives import Archive
 from utils.data.epub import read_book

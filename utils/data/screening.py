@@ -94,7 +94,9 @@ class Screener:
             fates[number] = Fate.CONTAMINATED
             self.losses[unit.origin].count("contaminated", 1, len(texts[item]))
             detail = "for validation, but training documents of an earlier round hold it"
-            self.losses[unit.origin].sample("in_validation", {"id": unit.row(number)["id"], "detail": detail})
+            self.losses[unit.origin].sample(
+                "in_validation", {"id": unit.row(number)["id"], "detail": detail}
+            )
 
 
 def _tasks(parts: Iterator[tuple[Cleaned, np.ndarray]], hashes: str) -> Iterator[Task]:

@@ -5,6 +5,7 @@ depends on the text and the sums only. Knows nothing about files.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def balance(corpus: Corpus, sources: Sequence[MixtureSource]) -> str | None:
     taken = allotments(held, sources)
     for source in np.flatnonzero(taken < held).tolist():
         overhang = 0.0 if sources[source].max_characters else 0.5
-        limit = rank_limit(lambda: _blocks(corpus, source), taken[source], overhang)
+        limit = rank_limit(partial(_blocks, corpus, source), taken[source], overhang)
         for unit, fates in corpus.parts():
             if unit.origin == source:
                 over = (fates == Fate.TRAIN) & (unit.column("digests")[:, 0] > np.uint64(limit))
@@ -49,9 +50,7 @@ def _blocks(corpus: Corpus, source: int) -> Iterator[Block]:
             yield unit.column("digests")[alive, 0], unit.column("characters")[alive]
 
 
-def rank_limit(
-    blocks: Callable[[], Iterable[Block]], wanted: float, overhang: float = 0.5
-) -> int:
+def rank_limit(blocks: Callable[[], Iterable[Block]], wanted: float, overhang: float = 0.5) -> int:
     """Return the highest rank kept so that about `wanted` characters are.
 
     `overhang` is the part of the last document that may be over: with a half the sum is closest,

@@ -169,7 +169,9 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     for base in (MULTIPLIER, pow(MULTIPLIER, -1, 1 << 64)):
         row = np.ones(count, np.uint64)
         size = 1
-        while size < count:  # doubling: powers of the second half are those of the first x base^size
+        while (
+            size < count
+        ):  # doubling: powers of the second half are those of the first x base^size
             step = min(size, count - size)
             row[size : size + step] = row[:step] * np.uint64(pow(base, size, 1 << 64))
             size *= 2

@@ -18,7 +18,7 @@ from utils.data.formats import file_kind
 from utils.data.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
 from utils.data.pieces import Piece, file_pieces
 from utils.data.readers import KINDS, is_supported, read_file, skipped_members
-from utils.data.records import BadLine, Document, SkippedFile, row_id, row_text
+from utils.data.records import BadLine, Document, SkippedFile
 from utils.errors import DataError
 
 BUILT_IN = "pydocs"

@@ -14,14 +14,11 @@ import numpy as np
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.cleaned import Cleaned, clean_unit
-from utils.data.corpus import Corpus, Fate
-from utils.data.dedup import Families
-from utils.data.dedup_reference import near_duplicates_by_datasketch
-from utils.data.duplicates import exact_families, mark, near_families
+from utils.data.corpus import Corpus
 from utils.data.filters import Rules
 from utils.data.foreign_tokenizer import take_over
-from utils.data.rejected import SAMPLES_PER_REASON, Rejected
-from utils.data.selection import balance, sample
+from utils.data.rejected import Rejected
+from utils.data.selection import sample
 from utils.data.sources import Source, fetch
 from utils.data.store import Store, array_digest
 from utils.data.tokenizer import Tokenizer, frozen_file

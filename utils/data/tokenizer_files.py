@@ -77,7 +77,12 @@ def _transformers(folder: Path) -> Any:
     if isinstance(frozen, SentencePieceTokenizer):
         name = frozen.processor.id_to_piece
         eos, pad, unk = (name(at) for at in (frozen.ids.eos, frozen.ids.pad, _unknown(frozen)))
-        names: dict[str, Any] = {"bos_token": eos, "eos_token": eos, "unk_token": unk, "pad_token": pad}
+        names: dict[str, Any] = {
+            "bos_token": eos,
+            "eos_token": eos,
+            "unk_token": unk,
+            "pad_token": pad,
+        }
         if frozen.type == "bpe":
             llama = LlamaTokenizer.from_pretrained(
                 folder,
@@ -132,7 +137,9 @@ def _unigram(folder: Path) -> tokenizers.Tokenizer:
     ]
     unknown = proto.trainer_spec.unk_id
     backend = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=unknown, byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE_MARK, prepend_scheme="never", split=False)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(
+        SPACE_MARK, prepend_scheme="never", split=False
+    )
     backend.decoder = decoders.Sequence(_text_steps())
     special = [piece.piece for piece in proto.pieces if piece.type in (2, 3, 4)]
     backend.add_special_tokens([special_token(token) for token in special])

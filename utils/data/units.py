@@ -115,8 +115,10 @@ def _batches(records: Records) -> Iterator[list[Document | BadLine]]:
 def _digest(batch: list[Document | BadLine]) -> str:
     digest = xxhash.xxh3_128()
     for record in batch:
-        fields = (record.id, record.source, record.text) if isinstance(record, Document) else (
-            record.file, str(record.line), record.reason
+        fields = (
+            (record.id, record.source, record.text)
+            if isinstance(record, Document)
+            else (record.file, str(record.line), record.reason)
         )
         digest.update("\x00".join(fields).encode("utf-8", "surrogatepass") + b"\x01")
     return digest.hexdigest()

@@ -56,7 +56,7 @@ class WordEncoder:
         parts = [np.empty(0, self.dtype)]
         lengths = np.zeros(len(texts), np.uint32)
         for start, batch in _batches(texts):
-            if self._table is None or len(batch) == 1 and _is_odd(batch[0]):
+            if self._table is None or (len(batch) == 1 and _is_odd(batch[0])):
                 rows = [np.array([*self._tokenizer.encode(text), eos]) for text in batch]
                 ids, counts = np.concatenate(rows).astype(self.dtype), [len(row) for row in rows]
             else:
@@ -150,8 +150,7 @@ def _keeps(pieces: list[bytes]) -> Callable[[bytes], bool]:
 
     def keeps(table: bytes) -> bool:
         return all(
-            len(_begins(np.frombuffer(piece.translate(table), np.uint8))) == 1
-            for piece in pieces
+            len(_begins(np.frombuffer(piece.translate(table), np.uint8))) == 1 for piece in pieces
         )
 
     return keeps

@@ -20,8 +20,9 @@ def package(items, spine, more=""):
     )
     order = "".join(f'<itemref idref="{name}"/>' for name in spine)
     return (
-        '<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata '
-        'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>A Book &amp; more</dc:title>'
+        '<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">'
+        '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        "<dc:title>A Book &amp; more</dc:title>"
         f"</metadata><manifest>{listed}</manifest><spine>{order}</spine>{more}</package>"
     )
 

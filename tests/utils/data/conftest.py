@@ -52,7 +52,7 @@ def related_texts():
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub on this machine, for this process and (through `hub.env`) for others; an empty cache."""
+    """A hub on this machine, with an empty cache; `hub.env` leads other processes there."""
     import datasets.config
     from huggingface_hub import constants
 

@@ -39,7 +39,10 @@ class Hub:
         self.datasets[name] = files
 
     def sha(self, name):
-        content = [(path, hashlib.sha256(data).hexdigest()) for path, data in sorted(self.datasets[name].items())]
+        content = [
+            (path, hashlib.sha256(data).hexdigest())
+            for path, data in sorted(self.datasets[name].items())
+        ]
         return hashlib.sha1(json.dumps(content).encode()).hexdigest()
 
     @contextmanager

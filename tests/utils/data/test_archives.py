@@ -53,8 +53,9 @@ def test_random_archives_read_as_the_standard_library_reads_them(tmp_path):
     chance = random.Random(1)
     for number in range(30):
         members = [
-            (f"{at}.bin", chance.randbytes(chance.randrange(70_000)) + bytes(chance.choice([0, 9**6])))
+            (f"{at}.bin", chance.randbytes(chance.randrange(70_000)) + zeros)
             for at in range(chance.randrange(6))
+            for zeros in [bytes(chance.choice([0, 9**6]))]
         ]  # fmt: skip
         path = pack(tmp_path / f"{number}.zip", members, chance.choice([0, 8]))
         path.write_bytes(b"#!/bin/sh\n" * (number % 3) + path.read_bytes())  # self-extracting

@@ -12,6 +12,7 @@ STATS = {
                    "dropped": {"too_short": 100, "near_duplicate": 800}},
     "document_characters": {"0": 50, "50": 700, "100": 9000},
     "language_unknown": 12,
+    "rounds": [{"files": 2, "documents": 800}, {"files": 1, "documents": 400}],
     "files": {"read": 3, "skipped": {".png": 2}},
     "sources": [
         {"name": "a", "input": "org/set (en)", "revision": "0123456789abcdef", "documents": 900,
@@ -60,6 +61,7 @@ STATS = {
         "| **kept** | 1,200 | 998,000 |",
         "| val | 24 | 5,000 | 19,000 | 3.82 |",
         "Local files read: 3; kinds left out: 2 .png.",
+        "Documents by round: 800 (files: 2), then 400 (files: 1).",
         "## Filter profile: web",
         "| words | 50 | 100,000 | Gopher |",
         "| lines_with_end | 0.12 |  | FineWeb |",

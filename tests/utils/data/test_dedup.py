@@ -18,6 +18,7 @@ from utils.data.dedup import (
 )
 from utils.data.shingling import gram_hashes, shingles
 
+
 def test_jaccard_is_that_of_the_oracle(related_texts):
     for first, second in itertools.pairwise(related_texts[:100]):
         expected = similarity(gram_set(first), gram_set(second))

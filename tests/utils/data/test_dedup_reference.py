@@ -12,7 +12,14 @@ from utils.data.duplicates import near_families
 from utils.data.prepare import prepare
 from utils.data.workers import Workers
 
-WORDS = ["w0", "W1", "\u00c9t\u00e9", "\u0436\u0430", "\u4eca\u5929", *(f"w{n}" for n in range(2, 300))]
+WORDS = [
+    "w0",
+    "W1",
+    "\u00c9t\u00e9",
+    "\u0436\u0430",
+    "\u4eca\u5929",
+    *(f"w{n}" for n in range(2, 300)),
+]
 
 
 def _texts():

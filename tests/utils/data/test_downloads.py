@@ -74,7 +74,9 @@ def test_a_broken_connection_is_gone_on_with(hub, files):
 
 def test_a_file_that_cannot_be_had_is_one_line_and_a_later_run_goes_on(hub, files):
     hub.cut_after["data/1.txt"] = [MIB + 1] + [0] * 20
-    with pytest.raises(DataError, match=r"1.txt broke off at 1.0 of 3.1 MB .* run it again") as error:
+    with pytest.raises(
+        DataError, match=r"1.txt broke off at 1.0 of 3.1 MB .* run it again"
+    ) as error:
         _fetch(files)
     assert "\n" not in str(error.value)
     hub.cut_after.clear()
@@ -88,7 +90,7 @@ def test_a_file_that_cannot_be_had_is_one_line_and_a_later_run_goes_on(hub, file
 def test_other_bytes_than_promised_are_refused_and_fetched_anew(hub, files):
     files[1].partial.parent.mkdir(parents=True, exist_ok=True)
     files[1].partial.write_bytes(b"\0" * MIB)
-    with pytest.raises(DataError, match="1.txt of org/set arrived with other bytes"):
+    with pytest.raises(DataError, match=r"1\.txt of org/set arrived with other bytes"):
         _fetch(files)
     assert len(_fetch(files)) == 6
 

@@ -47,7 +47,9 @@ def _exact(corpus):
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
-def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(corpus_of, threshold, related_texts):
+def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(
+    corpus_of, threshold, related_texts
+):
     texts = related_texts
     assert _near(corpus_of(texts, threshold), threshold) == _brute_force(texts, threshold)
 

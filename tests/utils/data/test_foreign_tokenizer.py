@@ -136,7 +136,9 @@ def test_the_end_of_document_is_part_of_what_is_hashed(llama3):
     assert before.sha256 != after.sha256
 
 
-@pytest.mark.parametrize("marks", [[], ["\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>", "\u2581<EOT>"]])
+@pytest.mark.parametrize(
+    "marks", [[], ["\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>", "\u2581<EOT>"]]
+)
 def test_a_llama_model_keeps_its_ids_and_the_blank_in_front(tmp_path, texts, marks):
     path = llama_model(texts, tmp_path / "llama.model", user_defined_symbols=marks)
     tokenizer = take_over(path, tmp_path / "ours")
@@ -152,7 +154,9 @@ def test_taking_over_again_gives_the_same_bytes(gpt2, llama3, tokenizer_dir, tmp
     for number, source in enumerate((gpt2, llama3, tokenizer_dir)):
         first = take_over(source, tmp_path / f"{number}")
         second = take_over(tmp_path / f"{number}", tmp_path / f"{number}-again")
-        assert first.sha256 == second.sha256 == find_tokenizer(tmp_path / f"{number}").tokenizer.sha256
+        assert (
+            first.sha256 == second.sha256 == find_tokenizer(tmp_path / f"{number}").tokenizer.sha256
+        )
     assert first.sha256 == Tokenizer.load(tokenizer_dir).sha256
 
 

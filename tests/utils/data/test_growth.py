@@ -71,7 +71,7 @@ def test_a_new_file_gives_new_shards_only(corpus, tmp_path, texts, caplog, form)
     tokenizer = read_dataset(folder)["tokenizer_sha256"]
     _write(corpus / "a.jsonl", [(f"a{n}", text) for n, text in enumerate(texts[len(texts) // 2 :])])
     assert prepare(_config(corpus, tmp_path / "out", **settings)) == folder
-    assert "1 new files: new shards for these" in caplog.text
+    assert "1 new file(s): new shards" in caplog.text
     after = _shards(folder)
     assert before.items() < after.items()
     assert {name: (folder / name).stat().st_ino for name in before} == inodes
@@ -151,11 +151,14 @@ def test_a_link_between_two_settled_documents_changes_neither(tmp_path):
     first = [("left", " ".join(left)), ("right", " ".join(right))]
     middle = " ".join(base)
     grams = [shingles(text) for text in (*(text for _, text in first), middle)]
-    assert jaccard(grams[0], grams[1]) < 0.8 <= min(
-        jaccard(grams[0], grams[2]), jaccard(grams[1], grams[2])
+    assert (
+        jaccard(grams[0], grams[1])
+        < 0.8
+        <= min(jaccard(grams[0], grams[2]), jaccard(grams[1], grams[2]))
     )
     other = [
-        (f"other{n}", " ".join(f"w{chance.randrange(10**6)}" for _ in range(100))) for n in range(60)
+        (f"other{n}", " ".join(f"w{chance.randrange(10**6)}" for _ in range(100)))
+        for n in range(60)
     ]
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -164,7 +167,10 @@ def test_a_link_between_two_settled_documents_changes_neither(tmp_path):
     folder = prepare(_config(corpus, tmp_path / "out", **settings))
     held = _places(folder, "train") | _places(folder, "val")
     assert {"left", "right"} <= held.keys()
-    _write(corpus / "2.jsonl", [("middle", middle), ("other", other[3][1]), ("new", " ".join(left[::-1]))])
+    _write(
+        corpus / "2.jsonl",
+        [("middle", middle), ("other", other[3][1]), ("new", " ".join(left[::-1]))],
+    )
     prepare(_config(corpus, tmp_path / "out", **settings))
     now = _places(folder, "train") | _places(folder, "val")
     assert held.items() <= now.items()

@@ -19,6 +19,7 @@ from utils.data.units import iter_units
 from utils.errors import DataError
 from utils.files import folder_damage
 
+
 @pytest.fixture
 def read(hub, monkeypatch):
     """Read a data set: records, how its units are read, their names, files fetched, commit."""
@@ -185,9 +186,7 @@ def test_lines_of_wikitext_are_joined_to_articles_over_the_files(
     assert read("wikitext-2-raw-v1", max_samples=5)[0] == records[:5]
 
 
-def test_of_a_limited_data_set_only_the_needed_files_are_fetched(
-    datasets_like_the_real_ones, read
-):
+def test_of_a_limited_data_set_only_the_needed_files_are_fetched(datasets_like_the_real_ones, read):
     hub = datasets_like_the_real_ones
     whole = read("fineweb-edu", cache="other")[0]
     hub.sent.clear()
@@ -228,7 +227,9 @@ def test_a_hub_out_of_reach_is_one_line_with_the_ways_out(
 
     read("fineweb-edu", max_samples=5)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match=r"check the connection, set HF_HUB_OFFLINE=1 .* or use") as e:
+    with pytest.raises(
+        DataError, match=r"check the connection, set HF_HUB_OFFLINE=1 .* or use"
+    ) as e:
         read("fineweb-edu", max_samples=5)
     assert "\n" not in str(e.value)
     with pytest.raises(DataError, match=r"check the connection, or use local files"):
@@ -276,8 +277,7 @@ def test_a_data_set_of_the_hub_is_prepared_with_its_commit_and_hashes(
     }  # fmt: skip
     prepare(
         PrepareConfig.build(
-            settings
-            | {"output_dir": tmp_path / "out1", "num_workers": 1, "download_workers": 1}
+            settings | {"output_dir": tmp_path / "out1", "num_workers": 1, "download_workers": 1}
         )
     )
     (tmp_path / "edu.json").write_text(json.dumps(settings))

@@ -33,7 +33,10 @@ def test_documents_get_the_same_probabilities(texts, reference):
 
 def test_odd_texts_get_the_same_probabilities(reference):
     chance = random.Random(4)
-    letters = "aeiounrst \u00e4\u00f6\u00fc\u0436\u0430\u0431\u4eca\u5929\u0e01\u0e32e\u0301\ud800\U0001f600\n1"
+    letters = (
+        "aeiounrst \u00e4\u00f6\u00fc\u0436\u0430\u0431\u4eca\u5929"
+        "\u0e01\u0e32e\u0301\ud800\U0001f600\n1"
+    )
     samples = ["", " ", "\u0301", "WHY IS THIS IN CAPITALS", "\ud800"]
     samples += ["".join(chance.choices(letters, k=chance.randrange(90))) for _ in range(1100)]
     assert len(samples) > TEXTS_AT_ONCE

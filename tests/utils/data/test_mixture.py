@@ -52,11 +52,15 @@ def test_caps_hold_and_something_is_always_at_its_limit():
         if caps.sum() < 1:
             continue
         held = chance.integers(1, 10_000, count).astype(float)
-        limits = [int(n) if chance.random() < 0.4 else None for n in chance.integers(1, 9999, count)]
+        limits = [
+            int(n) if chance.random() < 0.4 else None for n in chance.integers(1, 9999, count)
+        ]
         sources = _sources(
             *(
                 {"weight": float(weight), "max_share": float(cap), "max_characters": limit}
-                for weight, cap, limit in zip(chance.uniform(0.1, 5, count), caps, limits, strict=True)
+                for weight, cap, limit in zip(
+                    chance.uniform(0.1, 5, count), caps, limits, strict=True
+                )
             )
         )
         taken = allotments(held, sources)

@@ -156,8 +156,12 @@ def test_a_truncated_archive_gives_what_came_before_and_says_so(place, content, 
 
 
 @SOME
-@given(st.binary(max_size=3000), st.sampled_from([".jsonl", ".json", ".txt", ".csv", ".html",
-                                                  ".parquet", ".jsonl.gz", ".txt.zst"]))  # fmt: skip
+@given(
+    st.binary(max_size=3000),
+    st.sampled_from(
+        [".jsonl", ".json", ".txt", ".csv", ".html", ".parquet", ".jsonl.gz", ".txt.zst"]
+    ),
+)
 def test_any_bytes_in_any_format_raise_nothing(place, data, suffix):
     path = place.with_name(f"any{suffix}")
     path.write_bytes(data)
@@ -169,7 +173,18 @@ def test_preparation_keeps_the_good_lines_of_many_damaged_files(tmp_path):
     rng = random.Random(0)
     folder = tmp_path / "input"
     folder.mkdir()
-    words = "river stone cloud paper green early silent north copper window".split()
+    words = [
+        "river",
+        "stone",
+        "cloud",
+        "paper",
+        "green",
+        "early",
+        "silent",
+        "north",
+        "copper",
+        "window",
+    ]
     expected, kept = {}, Counter()
     for number in range(40):
         content = []

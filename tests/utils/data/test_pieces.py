@@ -15,7 +15,6 @@ from tests.utils.data.books import book_files, write_book
 from utils.data import pieces
 from utils.data.formats import file_kind
 from utils.data.pieces import file_pieces, piece_blocks
-from utils.data.formats import file_kind
 from utils.data.readers import read_file, read_piece
 from utils.data.records import BadLine, Document
 from utils.data.streams import BLOCK_BYTES
@@ -27,7 +26,9 @@ def small_pieces(monkeypatch):
 
 
 def _rows(count, mark=b""):
-    lines = [json.dumps({"text": f"row {number} " + "x" * (number % 900)}) for number in range(count)]
+    lines = [
+        json.dumps({"text": f"row {number} " + "x" * (number % 900)}) for number in range(count)
+    ]
     return mark + "\n".join(lines).encode()
 
 
@@ -133,7 +134,9 @@ def test_rows_of_parquet_pieces_are_those_of_the_file(tmp_path, group):
     path = tmp_path / "rows.parquet"
     _parquet(path, [{"text": f"row {n} " + "x" * (n % 900), "n": n} for n in range(2000)], group)
     found = _pieces(path)
-    assert [piece.is_long for piece in found] == ([True] if group == 10_000 else [False] * len(found))
+    assert [piece.is_long for piece in found] == (
+        [True] if group == 10_000 else [False] * len(found)
+    )
     assert len(found) == 1 if group == 10_000 else len(found) > 4
     assert len({piece.digest for piece in found}) == len(found)
     assert {piece.file_digest for piece in found} == {xxhash.xxh3_128_hexdigest(path.read_bytes())}

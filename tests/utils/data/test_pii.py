@@ -24,7 +24,8 @@ def test_addresses_are_replaced(text, wanted):
 @pytest.mark.parametrize(
     "text",
     [
-        "@decorator and a @ b", "user@host", "x = a@b.T", "matrix@vector.", "192.168.0.1 and 127.0.0.1",
+        "@decorator and a @ b", "user@host", "x = a@b.T", "matrix@vector.",
+        "192.168.0.1 and 127.0.0.1",
         "version 1.2.3.4.5", "300.400.500.600", "section 3.2.1", "10:20:30", "a::b", "std::vector",
         "::1 and fe80::1", "dict[1:2:3]", "ab:cd:ef:01:23:45",
     ],

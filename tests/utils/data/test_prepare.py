@@ -20,11 +20,10 @@ import pytest
 import torch
 import xxhash
 
-from utils.config.filters import load_profile
 from tests.utils.data.books import book_files, write_book
 from utils.config.prepare import PrepareConfig
-from utils.data.control_tokens import EOS_ID
 from utils.data import workers
+from utils.data.control_tokens import EOS_ID
 from utils.data.decontamination import ItemSet
 from utils.data.packed import PackedDataset
 from utils.data.prepare import prepare
@@ -32,7 +31,7 @@ from utils.data.shards import TokenShards, iter_documents, read_dataset
 from utils.data.store import Store
 from utils.data.tokenizer import Tokenizer
 from utils.errors import ConfigError, DataError, Interrupted, LumiError
-from utils.files import fingerprint, folder_damage, to_json
+from utils.files import folder_damage, to_json
 from utils.stage import stop_request
 
 KILLS = 200
@@ -279,7 +278,9 @@ def test_the_account_of_each_source_adds_up_to_the_whole(corpus, tmp_path, texts
     protected = [ItemSet("quiz", "here", [texts[7]])]
     cfg = _config(tmp_path, tmp_path / "out", mix_datasets=mixture, dataset_name="mixed")
     folder = prepare(cfg, lambda: protected)
-    stats, manifest = (json.loads((folder / n).read_text()) for n in ("stats.json", "manifest.json"))
+    stats, manifest = (
+        json.loads((folder / n).read_text()) for n in ("stats.json", "manifest.json")
+    )
     docs, more = (
         json.loads((folder / "sources" / name).read_text())
         for name in ("the_docs.json", "extra.json")
@@ -494,36 +495,39 @@ def test_a_damaged_result_of_a_step_is_made_again(corpus, tmp_path, small_units,
     assert stored
 
 
+class _FullDisk:
+    """A file whose `number`-th write, counted over all such files, fails as on a full disk."""
+
+    def __init__(self, file, counted, number):
+        self._file, self._counted, self._number = file, counted, number
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        self._file.close()
+
+    def write(self, data):
+        self._counted[0] += 1
+        if self._counted[0] == self._number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(data)
+
+    def writelines(self, lines):
+        self.write(b"".join(lines))
+
+
 @contextlib.contextmanager
 def _failing_write(number):
     """Let the `number`-th write to any file fail as on a full disk; yield the count of writes."""
     counted, plain = [0], io.open
 
-    class File:
-        def __init__(self, file):
-            self._file = file
-
-        def __getattr__(self, name):
-            return getattr(self._file, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *raised):
-            self._file.close()
-
-        def write(self, data):
-            counted[0] += 1
-            if counted[0] == number:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self._file.write(data)
-
-        def writelines(self, lines):
-            self.write(b"".join(lines))
-
     def opened(path, mode="r", *args, **kwargs):
         file = plain(path, mode, *args, **kwargs)
-        return file if mode in {"r", "rb"} else File(file)
+        return file if mode in {"r", "rb"} else _FullDisk(file, counted, number)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(io, "open", opened)
@@ -534,7 +538,7 @@ def _check_full_disks(corpus, tmp_path, numbers):
     whole = _contents(prepare(_config(corpus, tmp_path / "whole")))
     for number in numbers:
         out = tmp_path / f"out{number}"
-        with _failing_write(number), pytest.raises(LumiError, match="disk full .* MB needed"):
+        with _failing_write(number), pytest.raises(LumiError, match=r"disk full .* MB needed"):
             prepare(_config(corpus, out))
         assert not out.exists()
         assert _contents(prepare(_config(corpus, out))) == whole

@@ -29,7 +29,7 @@ PROSE = "The cat sat on the mat, and it was warm. It slept there.\nA dog came by
         ("duplicate_line_characters", "aaa\nb\naaa", 3 / 7),
         ("duplicate_paragraphs", "a b\n\nc\n\na b", 1 / 3),
         ("duplicate_paragraph_characters", "a b\n\nc\n\na b", 3 / 7),
-        ("lines_with_end", "One.\nTwo\n\"Three!\"\nfour", 2 / 4),
+        ("lines_with_end", 'One.\nTwo\n"Three!"\nfour', 2 / 4),
         ("short_lines", "x" * 30 + "\n" + "y" * 29, 1 / 2),
         ("sentences", "One. Two? Three! (four.) v1.2 e.g", 4),
         ("curly_brackets", "a {b} {", 2),
@@ -117,7 +117,9 @@ def test_a_rejection_carries_the_measure_and_how_far_it_is_off():
 
 
 def test_code_survives_the_profiles_for_documentation_and_code():
-    code = "\n".join(f"    def method_{n}(self):\n        return self.x[{n}] + {{}}" for n in range(40))
+    code = "\n".join(
+        f"    def method_{n}(self):\n        return self.x[{n}] + {{}}" for n in range(40)
+    )
     for profile in ("docs", "code"):
         assert _kept(profile, f"Example:\n\n{code}") == (1, [])
 

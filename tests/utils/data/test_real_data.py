@@ -45,9 +45,11 @@ def _check_accounts(stats, rows, documents):
 
 
 def _rows(path):
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(
-        encoding="utf-8"
-    ) as file:
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as file
+    ):
         return [json.loads(line)["text"] for line in file]
 
 

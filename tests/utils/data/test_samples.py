@@ -111,7 +111,9 @@ def test_some_pairs_answer_the_later_question_of_a_dialogue(records, datasets):
         first, summary, *later = row["prompt"]
         subject = by_summary[summary["content"]]
         assert subject.name in first["content"]
-        assert [message["role"] for message in later] == ["user", "assistant", "user"][-len(later) :]
+        assert [message["role"] for message in later] == ["user", "assistant", "user"][
+            -len(later) :
+        ]
         own = follow_up_answers(subject)
         asked = next(forms for forms in own if later[-1]["content"] in forms)
         assert row["chosen"] == own[asked] != row["rejected"]

@@ -1,6 +1,7 @@
 """What is written is read again: ids, offsets, texts, over several shards."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from utils.data.shards import (
     Encoded,
     SplitWriter,
     TokenShards,
-
     iter_documents,
     newest_dataset,
     read_dataset,
@@ -37,7 +37,7 @@ def dataset(tmp_path_factory, tokenizer_dir, texts):
                 writer.write(
                     Encoded(
                         [json.dumps(line).encode() + b"\n" for line in lines],
-                        np.array(sum(rows, []), "<u2"),
+                        np.array(list(chain.from_iterable(rows)), "<u2"),
                         np.array(list(map(len, rows))),
                         np.array([len(texts[number].encode()) for number in numbers]),
                     )

@@ -1,7 +1,6 @@
 """An input is found by what it is: built in, local, or a data set of the hub."""
 
 import json
-
 import zipfile
 
 import pytest
@@ -123,7 +122,10 @@ def test_what_is_not_read_in_an_archive_counts_with_what_is_not_read_beside_it(t
         for name in ("b.txt", "c.png", "d.zip"):
             archive.writestr(name, "text")
     (tmp_path / "e.png").write_bytes(b"x")
-    for place, skipped in ((tmp_path, {".png": 2, ".zip": 1}), (tmp_path / "a.zip", {".png": 1, ".zip": 1})):
+    for place, skipped in (
+        (tmp_path, {".png": 2, ".zip": 1}),
+        (tmp_path / "a.zip", {".png": 1, ".zip": 1}),
+    ):
         source = find_source(MixtureSource(name="x", input_path=str(place)))
         assert source_files([source]) == {"read": 1, "skipped": skipped}
         assert [record.text for record in iter_source(source)] == ["text"]

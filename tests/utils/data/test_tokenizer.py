@@ -186,7 +186,7 @@ def test_a_broken_file_is_one_line(tmp_path):
     with pytest.raises(DataError, match="not found: run `make prepare`"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="is not a tokenizer.json"):
+    with pytest.raises(DataError, match=r"is not a tokenizer\.json"):
         Tokenizer.load(tmp_path)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.save(str(tmp_path / "tokenizer.json"))
