@@ -4,9 +4,8 @@ References: Muennighoff et al., Scaling Data-Constrained Language Models (2023):
 nearly as good as new text, beyond 16 little is left to learn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from utils.data.shards import read_dataset
 from utils.model.sizing import count_parameters
@@ -29,38 +28,34 @@ def corpus_advice(folder: Path, config_dir: Path) -> list[str]:
         ConfigError: a model configuration is missing or wrong.
         DataError: the folder is no prepared one.
     """
-    train = read_dataset(folder)["splits"]["train"]
+    manifest = read_dataset(folder)
+    train, vocab_size = manifest["splits"]["train"], manifest["vocab_size"]
     if train["tokens"] >= SHORT_RUN_TOKENS:
         return []
-    manifest = read_dataset(folder)
+    lines = []
+    wanted = vocabulary_for(train["text_bytes"])
+    if vocab_size > 2 * wanted:
+        lines = [
+            f"{vocab_size:,} pieces are many for {train['text_bytes'] / 1e6:.3g} MB of text, most "
+            f"are too rare to be learned: prepare again with VOCAB_SIZE={wanted}"
+        ]
+        vocab_size = wanted
     sizes = [read_size(config_dir / f"{name}.json") for name in SIZES]
-    return [
-        *_vocabulary(manifest["vocab_size"], train["text_bytes"]),
-        _size(sizes, manifest["vocab_size"], train, folder),
-    ]
+    return [*lines, _size(sizes, vocab_size, train["tokens"], folder)]
 
 
-def _vocabulary(vocab_size: int, text_bytes: int) -> list[str]:
-    wanted = vocabulary_for(text_bytes)
-    if vocab_size <= 2 * wanted:
-        return []
-    return [
-        f"{vocab_size:,} pieces are many for {text_bytes / 1e6:.3g} MB of text, most are too rare "
-        f"to be learned: prepare again with VOCAB_SIZE={wanted}"
-    ]
-
-
-def _size(sizes: Sequence[Size], vocab_size: int, train: Mapping[str, Any], folder: Path) -> str:
-    tokens = train["tokens"]
-    counts = {}
-    for size in sizes:
-        shape = size.model.model_copy(update={"vocab_size": min(vocab_size, size.model.vocab_size)})
-        counts[size.name] = count_parameters(shape).total
-    rich = [name for name, count in counts.items() if GOOD_PASSES * tokens >= enough_tokens(count)]
-    name = rich[-1] if rich else sizes[0].name
+def _size(sizes: Sequence[Size], vocab_size: int, tokens: int, folder: Path) -> str:
+    counts = {
+        size.name: count_parameters(size.model.model_copy(update={"vocab_size": vocab_size})).total
+        for size in sizes
+    }
+    rich = [size for size in sizes if GOOD_PASSES * tokens >= enough_tokens(counts[size.name])]
+    chosen = rich[-1] if rich else sizes[0]
     amount = f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"
+    pieces = f" VOCAB_SIZE={vocab_size}" if vocab_size > chosen.model.vocab_size else ""
     return (
-        f"{amount} tokens suit {name} ({counts[name] / 1e6:.1f}M parameters); {GOOD_PASSES} passes "
-        f"are nearly as good as new text, beyond {MAX_PASSES} little is learned: "
-        f"make pretrain-{name} DATA_DIR={folder} NUM_TRAIN_EPOCHS={GOOD_PASSES}"
+        f"{amount} tokens suit {chosen.name} ({counts[chosen.name] / 1e6:.1f}M parameters); "
+        f"{GOOD_PASSES} passes are nearly as good as new text, beyond {MAX_PASSES} little is "
+        f"learned: make pretrain-{chosen.name} DATA_DIR={folder}{pieces} "
+        f"NUM_TRAIN_EPOCHS={GOOD_PASSES}"
     )

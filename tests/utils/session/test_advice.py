@@ -25,6 +25,12 @@ def test_a_novel_is_for_the_smallest_model_and_few_pieces(advice):
     assert "32,768 pieces are many for 0.6 MB" in pieces and "VOCAB_SIZE=4096" in pieces
     assert "150k tokens suit nano" in size
     assert "make pretrain-nano DATA_DIR=" in size and "NUM_TRAIN_EPOCHS=4" in size
+    assert "VOCAB_SIZE" not in size  # nano takes 4096
+
+
+def test_a_model_for_more_pieces_than_its_configuration_is_told_so(advice):
+    (size,) = advice(400_000, 2_000_000, 16_384)
+    assert "suit nano (3.1M" in size and "VOCAB_SIZE=16384" in size
 
 
 @pytest.mark.parametrize(
