@@ -52,6 +52,8 @@ class Task:
 
     name: str
     total: float | None
+    unit: str = ""
+    """What is counted: then a rate is shown."""
     done: float = 0.0
     _progress: Progress | None = None
     _id: TaskID | None = None
@@ -62,28 +64,35 @@ class Task:
         """Add `amount` to the work done; `note` (loss, rate, ...) is shown beside the bar."""
         self.done += amount
         if self._progress is not None and self._id is not None:
-            self._progress.update(self._id, completed=self.done, total=self.total, note=note)
+            shown = ", ".join(part for part in (self._rate(), note) if part)
+            self._progress.update(self._id, completed=self.done, total=self.total, note=shown)
         elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
             log.info("%s", self.line(note))
 
     def line(self, note: str = "") -> str:
-        """Return the plain-text form: `name 40 % (2 of 5), 12 s, about 18 s left, note`."""
+        """Return the plain-text form: `name 40 % (2 of 5 MB), 12 s, 0.2 MB/s, about 18 s left`."""
         elapsed_s = time.monotonic() - self._started
-        parts = [f"{self.name} {self.done:,.0f}", f"{elapsed_s:.0f} s"]
+        unit = f" {self.unit}" if self.unit else ""
+        done, left = f"{self.name} {self.done:,.0f}{unit}", ""
         if self.total:
             share = self.done / self.total
-            parts[0] = f"{self.name} {share:.0%} ({self.done:,.0f} of {self.total:,.0f})"
+            done = f"{self.name} {share:.0%} ({self.done:,.0f} of {self.total:,.0f}{unit})"
             if share > 0:
-                parts.append(f"about {elapsed_s * (1 - share) / share:.0f} s left")
-        return ", ".join([*parts, note] if note else parts)
+                left = f"about {elapsed_s * (1 - share) / share:.0f} s left"
+        parts = (done, f"{elapsed_s:.0f} s", self._rate(), left, note)
+        return ", ".join(part for part in parts if part)
+
+    def _rate(self) -> str:
+        elapsed_s = time.monotonic() - self._started
+        return f"{self.done / elapsed_s:,.3g} {self.unit}/s" if self.unit and elapsed_s else ""
 
 
 @contextmanager
-def progress(name: str, total: float | None = None) -> Iterator[Task]:
+def progress(name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
     """Yield a `Task` shown as a rich bar on a terminal and as a line now and then elsewhere."""
     if not (sys.stderr.isatty() and is_main_process()):
-        yield Task(name, total)
+        yield Task(name, total, unit)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -95,4 +104,4 @@ def progress(name: str, total: float | None = None) -> Iterator[Task]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Task(name, total, _progress=bars, _id=bars.add_task(name, total=total, note=""))
+        yield Task(name, total, unit, _progress=bars, _id=bars.add_task(name, total=total, note=""))

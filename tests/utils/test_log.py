@@ -19,6 +19,12 @@ def test_without_a_total_the_line_counts():
     assert task.line().startswith("documents 1,234, 0 s")
 
 
+def test_what_is_counted_is_shown_with_its_rate(monkeypatch):
+    task = Task("reading", total=20, unit="MB", done=5, _started=100.0)
+    monkeypatch.setattr("time.monotonic", lambda: 104.0)
+    assert task.line("x") == "reading 25% (5 of 20 MB), 4 s, 1.25 MB/s, about 12 s left, x"
+
+
 def test_in_a_pipe_lines_come_now_and_then(caplog, monkeypatch):
     monkeypatch.setattr("utils.log.PLAIN_INTERVAL_S", 0.0)
     with caplog.at_level(logging.INFO), progress("work", total=2) as task:

@@ -123,7 +123,7 @@ def drop_duplicates(
 
 def _by_rensa(cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers) -> Families:
     bands = banding(cfg.minhash_threshold)[0]
-    with progress("near-duplicates", total=bands) as task:
+    with progress("near-duplicates", bands, "bands") as task:
 
         def watch(band: int) -> None:
             check_stop()
@@ -134,7 +134,7 @@ def _by_rensa(cfg: PrepareConfig, corpus: Corpus, workers: AnyWorkers) -> Famili
 
 def _by_datasketch(cfg: PrepareConfig, corpus: Corpus) -> Families:
     alive = corpus.fates != Fate.EXACT_DUPLICATE
-    with progress("near-duplicates", total=int(alive.sum())) as task:
+    with progress("near-duplicates", int(alive.sum()), "documents") as task:
 
         def watch() -> None:
             check_stop()

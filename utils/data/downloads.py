@@ -8,7 +8,6 @@ import hashlib
 import logging
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -93,8 +92,6 @@ class Downloads:
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._task: Task | None = None
-        self._received = 0
-        self._started = time.monotonic()
 
     def __enter__(self) -> Self:
         missing = [file for file in self._files if file.cached() is None]
@@ -102,8 +99,8 @@ class Downloads:
             total = None
             if self.wanted >= len(self._files):
                 total = sum(file.size - _size(file.partial) for file in missing) / 1e6
-            name = f"downloading {self._files[0].repository} (MB)"
-            self._task = self._stack.enter_context(progress(name, total))
+            name = f"downloading {self._files[0].repository}"
+            self._task = self._stack.enter_context(progress(name, total, "MB"))
         return self
 
     def __exit__(
@@ -213,10 +210,8 @@ class Downloads:
     def _store(self, target: BinaryIO, chunk: bytes) -> None:
         target.write(chunk)
         with self._lock:
-            self._received += len(chunk)
-            rate = self._received / max(time.monotonic() - self._started, 1e-9)
             if self._task is not None:
-                self._task.advance(len(chunk) / 1e6, f"{rate / 1e6:.1f} MB/s")
+                self._task.advance(len(chunk) / 1e6)
 
     def _check(self) -> None:
         """End this thread where nobody waits for it any more, or the user wants to stop."""

@@ -50,7 +50,7 @@ def write_shards(
         for split in SPLITS
     }
     total = sum(int(np.count_nonzero(fates <= KEPT)) for _, fates in corpus.parts(first))
-    with progress("encoding", total=total) as bar, writers["train"], writers["val"]:
+    with progress("encoding", total, "documents") as bar, writers["train"], writers["val"]:
         done = workers.map(encode_unit, tasks)
         numbered = enumerate(zip(done, again, strict=True), start=first)
         for at, (name, (unit, parts, _, _)) in numbered:

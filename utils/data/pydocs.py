@@ -129,7 +129,7 @@ def extract(
     num_workers = min(num_workers or os.cpu_count() or 1, max(1, len(tasks)))
     records: list[DocRecord] = []
     unreadable = 0
-    with progress("docstrings", total=len(sources)) as task:
+    with progress("docstrings", len(sources), "files") as task:
         for files, (found, failed) in zip(tasks, _mapped(tasks, num_workers), strict=True):
             records += found
             unreadable += failed

@@ -55,7 +55,7 @@ class Screener:
         hashes = self._stored_hashes([text for one in [*sets, own] for text in one.texts])
         corpus.results.add(hashes)
         total = sum(int(np.count_nonzero(fates == Fate.TRAIN)) for _, fates in corpus.new_parts())
-        with progress("decontaminating", total=total) as task:
+        with progress("decontaminating", total, "documents") as task:
             results = self.workers.map(screen_unit, _tasks(corpus.new_parts(), hashes))
             parts = enumerate(corpus.new_parts(), start=corpus.first_new_unit)
             for name, (at, (unit, fates)) in zip(results, parts, strict=True):

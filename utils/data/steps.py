@@ -74,7 +74,7 @@ def clean(
     cleaned: list[Cleaned] = []
     kept = 0
     units, sent = tee(_units(cfg, sources, files))
-    with progress("reading and cleaning") as task:
+    with progress("reading and cleaning", _megabytes(sources, files), "MB") as task:
         done = workers.map(clean_unit, ((str(store.folder), unit) for unit in sent))
         for name, unit in zip(done, units, strict=True):
             record = store.record(name)
@@ -83,8 +83,16 @@ def clean(
             rejected.merge(unit.origin, record)
             kept += record["documents"]
             label = sources[unit.origin].label
-            task.advance(record["counts"].get("documents_in", 0), f"{kept:,} kept from {label}")
+            task.advance(unit.size / 1e6, f"{kept:,} documents kept from {label}")
     return cleaned, counts
+
+
+def _megabytes(sources: list[Source], files: Collection[str] | None) -> float | None:
+    """Return what is to be read; None where a stream or a limit keeps it unknown."""
+    if any(source.kind != "files" or source.setting.max_samples for source in sources):
+        return None
+    pieces = (piece for source in sources for piece in source.pieces())
+    return sum(piece.size for piece in pieces if files is None or piece.name in files) / 1e6
 
 
 def _units(

@@ -39,6 +39,12 @@ class Unit:
     pieces: tuple[Piece, ...] = ()
     batch: tuple[Document | BadLine, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes to be read, as far as they were counted; characters of a batch."""
+        texts = (record.text for record in self.batch if isinstance(record, Document))
+        return sum(map(len, texts)) + sum(piece.size for piece in self.pieces)
+
     def records(self) -> Records:
         """Yield the documents of the unit and the lines that could not be read."""
         yield from self.batch
