@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
 from utils.data.decisions import drop_duplicates
 from utils.data.prepare import prepare
-from utils.data.rejected import Losses, Rejected
+from utils.data.rejected import LossRecorder, Rejected
 from utils.data.shards import iter_documents
 from utils.data.sources import find_source
 from utils.data.steps import clean
@@ -44,7 +45,7 @@ def deduplicate(corpus: Path, work: Path, workers: int, engine: str) -> list[int
     with Workers(workers) as pool:
         units, _ = clean(cfg, sources, None, Store(folder / "store"), pool, rejected)
         found = Corpus(units)
-        drop_duplicates(cfg, found, pool, Losses())
+        drop_duplicates(cfg, found, pool, defaultdict(LossRecorder))
         parts = (
             (unit, np.flatnonzero(fates == Fate.TRAIN), folder / f"shard_{number:05d}.jsonl")
             for number, (unit, fates) in enumerate(found.parts())

@@ -15,6 +15,7 @@ from tests.benchmarks.corpus import (
     similar_pairs,
     similarity,
 )
+from tests.benchmarks.data_run import deduplicate
 from utils.config.prepare import PrepareConfig
 from utils.data.prepare import prepare
 from utils.data.shards import iter_documents
@@ -66,3 +67,4 @@ def test_preparation_drops_what_the_exact_join_drops(tmp_path):
     wanted = repetitions(texts, 0.8)
     assert built.exact and sum(built.near.values()) and len(wanted) > built.exact
     assert dropped == wanted, f"seed {seed}"
+    assert set(deduplicate(built.path, tmp_path, 1, "rensa")) == wanted
