@@ -26,6 +26,7 @@ from utils.data.shards import iter_documents
 from utils.data.sources import find_source
 from utils.data.steps import clean
 from utils.data.store import Store
+from utils.data.tokenizer_files import load_hf_tokenizer
 from utils.data.workers import Workers
 
 
@@ -115,6 +116,8 @@ def main() -> None:
     """Run, and print seconds, memory and what was dropped."""
     what, corpus, work, workers = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     tokenizer = _tokenizer(corpus, work) if what == "full" else None
+    if tokenizer is not None:
+        load_hf_tokenizer(tokenizer)  # imports what preparation imports
     imports_mb, cpu_s, wall_s = _rss_mb(), _cpu_s(), time.monotonic()
     if tokenizer is None:
         engine = "rensa" if what == "dedup" else "datasketch"

@@ -13,6 +13,7 @@ Legend: B bytes of a batch, W its words, T its tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -96,9 +97,10 @@ class WordEncoder:
             if self._size + len(first) > MAX_WORDS:
                 self._forget()
                 first, missing = np.unique(hashes, return_index=True)[1], np.arange(len(hashes))
-            for number in missing[first].tolist():
-                self._add(int(hashes[number]), data[begins[number] : ends[number]])
-            words = self._find(hashes)
+            new = missing[first]
+            places = zip(begins[new].tolist(), ends[new].tolist(), strict=True)
+            self._add(hashes[new], [data[begin:end] for begin, end in places])
+            words[missing] = self._find(hashes[missing])
         return words
 
     def _find(self, hashes: np.ndarray) -> np.ndarray:
@@ -114,19 +116,36 @@ class WordEncoder:
             slots[open_ones] = (slots[open_ones] + 1) & (SLOTS - 1)
         return words
 
-    def _add(self, hashed: int, word: bytes) -> None:
-        slot = (hashed >> 1) & (SLOTS - 1)
-        while self._keys[slot]:
-            slot = (slot + 1) & (SLOTS - 1)
+    def _add(self, hashes: np.ndarray, words: list[bytes]) -> None:
+        """Encode and remember new words, each once."""
         tokenizer = self._tokenizer
-        ids = [tokenizer.eos_id] if word == b"\0" else tokenizer.encode_part(word.decode())
-        while self._used + len(ids) > len(self._ids):
+        rows = [
+            [tokenizer.eos_id] if word == b"\0" else tokenizer.encode_part(word.decode())
+            for word in words
+        ]
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        ends = np.cumsum(counts) + self._used
+        while ends[-1] > len(self._ids):
             self._ids = np.concatenate((self._ids, np.zeros_like(self._ids)))
-        self._keys[slot], self._numbers[slot] = hashed, self._size
-        self._starts[self._size], self._counts[self._size] = self._used, len(ids)
-        self._ids[self._used : self._used + len(ids)] = ids
-        self._used += len(ids)
-        self._size += 1
+        ids = np.fromiter(chain.from_iterable(rows), self.dtype, int(counts.sum()))
+        self._ids[self._used : ends[-1]] = ids
+        numbers = np.arange(self._size, self._size + len(rows))
+        self._starts[numbers], self._counts[numbers] = ends - counts, counts
+        self._used, self._size = int(ends[-1]), self._size + len(rows)
+        self._place(hashes, numbers)
+
+    def _place(self, hashes: np.ndarray, numbers: np.ndarray) -> None:
+        """Put new words into the first free slots; of several that want one, one gets it."""
+        slots = (hashes >> np.uint64(1)).astype(np.int64) & (SLOTS - 1)
+        open_ones = np.arange(len(hashes))
+        while len(open_ones):
+            wanted = slots[open_ones]
+            free = self._keys[wanted] == 0
+            self._keys[wanted[free]] = hashes[open_ones[free]]
+            placed = self._keys[wanted] == hashes[open_ones]
+            self._numbers[wanted[placed]] = numbers[open_ones[placed]]
+            open_ones = open_ones[~placed]
+            slots[open_ones] = (slots[open_ones] + 1) & (SLOTS - 1)
 
     def _forget(self) -> None:
         self._size = self._used = 0
