@@ -95,7 +95,7 @@ def parse_json(data: bytes, name: str) -> tuple[tokenizers.Tokenizer, dict[str, 
     try:
         content = json.loads(data)
         backend = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
-    except Exception as error:
+    except Exception as error:  # the library raises no narrower one
         raise DataError(f"{name} is not a tokenizer.json: use another one") from error
     return backend, content
 

@@ -11,6 +11,19 @@ CHAPTER = (
     "<head><title>x</title></head><body><h1>{title}</h1><p>{text}</p></body></html>"
 )
 
+WORDS = [
+    "river",
+    "stone",
+    "cloud",
+    "paper",
+    "green",
+    "early",
+    "silent",
+    "north",
+    "copper",
+    "window",
+]
+
 
 def package(items, spine, more=""):
     """Return a package document: items of (id, href, media type, properties), ids of the spine."""

@@ -11,6 +11,7 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.utils.data.books import WORDS
 from utils.config.prepare import PrepareConfig
 from utils.data import streams
 from utils.data.prepare import prepare
@@ -173,18 +174,6 @@ def test_preparation_keeps_the_good_lines_of_many_damaged_files(tmp_path):
     rng = random.Random(0)
     folder = tmp_path / "input"
     folder.mkdir()
-    words = [
-        "river",
-        "stone",
-        "cloud",
-        "paper",
-        "green",
-        "early",
-        "silent",
-        "north",
-        "copper",
-        "window",
-    ]
     expected, kept = {}, Counter()
     for number in range(40):
         content = []
@@ -193,7 +182,7 @@ def test_preparation_keeps_the_good_lines_of_many_damaged_files(tmp_path):
                 name = rng.choice([name for name in BAD_LINES if "long" not in name])
                 content.append(("bad", name))
             else:
-                text = " ".join([f"file{number}row{row}", *rng.choices(words, k=20)])
+                text = " ".join([f"file{number}row{row}", *rng.choices(WORDS, k=20)])
                 content.append(("good", text))
                 kept[text] += 1
         written = write(content)

@@ -13,25 +13,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.utils.data.books import book_files, write_book
+from tests.utils.data.books import WORDS, book_files, write_book
 from utils.data import streams
 from utils.data.readers import read_file, skipped_members
 from utils.data.records import BadLine, Document
 
 LIMIT = 4096
 """Longest line in these tests (16 MiB otherwise)."""
-WORDS = [
-    "river",
-    "stone",
-    "cloud",
-    "paper",
-    "green",
-    "early",
-    "silent",
-    "north",
-    "copper",
-    "window",
-]
 
 
 def _parquet(texts):
