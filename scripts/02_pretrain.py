@@ -28,8 +28,8 @@ def main(cfg: PretrainConfig) -> Path:
 
     from utils.training.parallel import Processes
     from utils.training.plan import Clock
+    from utils.training.reporting import record_step, sample, summary, watched_steps
     from utils.training.run import open_run
-    from utils.training.samples import is_sample_step
     from utils.training.setup import build_trainer
 
     clock = Clock()
@@ -45,19 +45,16 @@ def main(cfg: PretrainConfig) -> Path:
         if trainer.state.step == 0:
             trainer.validate(max_batches=2)
 
-        for step in trainer.steps():
-            if trainer.is_log_due():
-                trainer.log_step()
+        for step in watched_steps(trainer):
+            record_step(trainer)
             if trainer.is_validation_due():
-                trainer.keep_best(trainer.validate())
-            if is_sample_step(step):
-                trainer.sample()
+                trainer.saver.keep_best(trainer.validate())
             if trainer.is_save_due():
-                trainer.save(f"step_{step}")
+                trainer.saver.save(f"step_{step}")
 
-        trainer.sample()
+        sample(trainer)
         final = trainer.finish()
-        run.record.end("finished", **trainer.summary())
+        run.record.end("finished", **summary(trainer))
     log.info("%.4f bits per byte after %d steps: %s", trainer.val_bpb, trainer.state.step, final)
     return final
 

@@ -1,4 +1,4 @@
-"""The mechanics of pre-training: steps, validation, saving. The script owns the order of events.
+"""The mechanics of pre-training: steps, plan, validation. The script owns the order of events.
 
 A step is a pure function of (settings, seed, plan, step number) and the weights before it.
 Legend: B rows of a micro-batch, T positions.
@@ -17,23 +17,16 @@ from transformers import PreTrainedModel
 
 from utils.data.packed import PackedDataset
 from utils.errors import Interrupted, LumiError
-from utils.log import progress
-from utils.model.sizing import count_parameters
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
-from utils.training.checkpoint import (
-    TrainState,
-    link_checkpoint,
-    remove_old_steps,
-    save_checkpoint,
-)
+from utils.training.checkpoint import TrainState
 from utils.training.loss import language_model_loss
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
-from utils.training.samples import sample_texts
+from utils.training.saving import Saver
 from utils.training.seeding import seed_step
 from utils.training.speed import FastPaths
 from utils.training.validation import ValidationSet, bits_per_byte
@@ -58,17 +51,27 @@ class Trainer:
     metrics: MetricsLog
     box: TimeBox | None = None
     calendar: Calendar = field(init=False)
+    saver: Saver = field(init=False)
     limit: int | None = None
     """Steps at most, by --max_steps or --num_train_epochs."""
     loss: float = math.nan
     """Mean loss of the last step in nats per token."""
     val_bpb: float | None = None
     tokens_per_s: float = 0.0
-    _last_save_s: float = 0.0
     _last_validation: int = 0
 
     def __post_init__(self) -> None:
         self.calendar = Calendar(self.run.cfg)
+        self.saver = Saver(
+            self.run,
+            self.processes,
+            self.model,
+            self.optimizers,
+            self.state,
+            self.plan,
+            self.clock,
+            self.box,
+        )
 
     def steps(self) -> Iterator[int]:
         """Train; yield each finished step until the plan is done.
@@ -77,15 +80,11 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
             LumiError: the loss is not a number.
         """
-        self._last_save_s, self._last_validation = self.clock.elapsed_s(), self.state.step
-        with progress("pre-training", None) as task:
-            task.done = self.state.step
-            while (total := self._plan_step()) is None or self.state.step < total:
-                task.total = total
-                self.train_step()
-                task.advance(1, self._note())
-                yield self.state.step
-                self._stop_if_asked()
+        self.saver.last_save_s, self._last_validation = self.clock.elapsed_s(), self.state.step
+        while (total := self._plan_step()) is None or self.state.step < total:
+            self.train_step()
+            yield self.state.step
+            self._stop_if_asked()
 
     def train_step(self) -> None:
         """One optimizer step over the global batch."""
@@ -133,20 +132,15 @@ class Trainer:
         if self.box is not None:
             self.box.measured(seconds, self.total or 100)
 
-    def _note(self) -> str:
-        parts = [f"loss {self.loss:.3f}", f"{self.tokens_per_s:,.0f} tokens/s"]
-        if self.val_bpb is not None:
-            parts.insert(1, f"{self.val_bpb:.3f} bits per byte")
-        if self.box is not None:
-            left_s = max(0.0, self.box.budget_s - self.clock.elapsed_s())
-            parts.append(f"box {left_s / 60:.1f} min left")
-        return ", ".join(parts)
-
     def _stop_if_asked(self) -> None:
         (asked,) = self.processes.share_numbers([int(bool(stop_request))])
         if asked and self.state.step < (self.total or math.inf):
-            self.save(f"step_{self.state.step}")
+            self.saver.save(f"step_{self.state.step}")
             raise Interrupted(f"saved at step {self.state.step}: continue with `make resume`")
+
+    def take_state(self, state: TrainState) -> None:
+        """Go on from the counters of a checkpoint."""
+        self.state = self.saver.state = state
 
     # --- the plan -------------------------------------------------------------------------------
 
@@ -179,7 +173,7 @@ class Trainer:
         level = logging.INFO if total is None else logging.DEBUG
         log.log(level, "%s at step %d: %d steps in all", name, step, wanted)
         if total is None:
-            self.save(f"step_{step}")
+            self.saver.save(f"step_{step}")
         return wanted
 
     # --- when to do what ------------------------------------------------------------------------
@@ -195,22 +189,11 @@ class Trainer:
 
     def is_save_due(self) -> bool:
         """Whether to save now; rank 0's clock decides."""
-        unsaved_s = self.clock.elapsed_s() - self._last_save_s
+        unsaved_s = self.clock.elapsed_s() - self.saver.last_save_s
         is_due = self.calendar.is_save_due(self.state.step, self.total, unsaved_s)
         return bool(self.processes.share_numbers([int(is_due)])[0])
 
     # --- what is done ---------------------------------------------------------------------------
-
-    def log_step(self) -> None:
-        """Record loss and learning rate of the last step."""
-        self.metrics.log(
-            self.state.step,
-            self.clock.elapsed_s(),
-            loss=round(self.loss, 6),
-            learning_rate=self.learning_rate,
-            tokens=self.state.tokens,
-            tokens_per_s=round(self.tokens_per_s, 1),
-        )
 
     def validate(self, max_batches: int | None = None) -> float:
         """Measure bits per byte, record it, and return it; cut short where the box would end."""
@@ -232,69 +215,8 @@ class Trainer:
             self.box.evaluation_s = max(0.7 * self.box.evaluation_s, time.monotonic() - started)
         return bpb
 
-    def keep_best(self, bpb: float) -> None:
-        """Save best/ when `bpb` is the lowest so far."""
-        if self.state.best_bpb is not None and bpb >= self.state.best_bpb:
-            return
-        self.state.best_bpb, self.state.best_step = bpb, self.state.step
-        self.save("best")
-
-    def save(self, name: str) -> Path:
-        """Write the checkpoint `name` (step_N, best or final) and rotate the old step_N."""
-        started, folder = time.monotonic(), self.run.folder / name
-        self.state.elapsed_s = self.clock.elapsed_s()
-        self.state.events = list(self.plan.events)
-        if self.processes.is_main:
-            save_checkpoint(
-                folder,
-                self.model,
-                self.optimizers,
-                self.state,
-                tokenizer_dir=self.run.tokenizer_dir,
-                card=self.run.card(),
-            )
-            remove_old_steps(self.run.folder, self.run.cfg.save_total_limit, self.state.step)
-        self.processes.wait()
-        if self.box is not None:
-            self.box.save_s = max(0.7 * self.box.save_s, time.monotonic() - started)
-        if name != "best":
-            self._last_save_s = self.clock.elapsed_s()
-        level = logging.DEBUG if name == "best" else logging.INFO
-        log.log(level, "saved %s in %.1f s", folder, time.monotonic() - started)
-        return folder
-
     def finish(self) -> Path:
-        """Validate and save at the end; best/ is final/ when it is the best."""
-        bpb = self.validate()
-        is_best = self.state.best_bpb is None or bpb <= self.state.best_bpb
-        if is_best:
-            self.state.best_bpb, self.state.best_step = bpb, self.state.step
-        final = self.save("final")
-        if is_best and self.processes.is_main:
-            link_checkpoint(final, self.run.folder / "best")
+        """Validate and save at the end; return the final checkpoint."""
+        final = self.saver.finish(self.validate())
         self.metrics.close()
         return final
-
-    def sample(self) -> None:
-        """Record what the model says after the fixed prompts."""
-        if not self.processes.is_main:
-            return
-        with self.autocast():
-            texts = sample_texts(
-                self.model, self.run.data_dirs[0], self.run.tokenizer_dir, self.run.cfg.seed
-            )
-        for prompt, text in texts.items():
-            time_s = self.clock.elapsed_s()
-            self.metrics.event("sample", self.state.step, time_s, prompt=prompt, text=text)
-
-    def summary(self) -> dict[str, float | int | None]:
-        """Return the numbers of a finished run."""
-        return {
-            "parameters": count_parameters(self.run.cfg).total,
-            "tokens": self.state.tokens,
-            "steps": self.state.step,
-            "val_bpb": self.val_bpb,
-            "best_step": self.state.best_step,
-            "seconds": round(self.clock.elapsed_s(), 1),
-            "tokens_per_s": round(self.tokens_per_s, 1),
-        }
