@@ -20,11 +20,13 @@ from utils.config.prepare import PrepareConfig
 from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
 from utils.data.decisions import drop_duplicates
+from utils.data.filters import Rules, refine
 from utils.data.prepare import prepare
+from utils.data.records import Document
 from utils.data.rejected import LossRecorder, Rejected
 from utils.data.shards import iter_documents
 from utils.data.sources import find_source
-from utils.data.steps import clean
+from utils.data.steps import clean, rules_of
 from utils.data.store import Store
 from utils.data.tokenizer_files import load_hf_tokenizer
 from utils.data.workers import Workers
@@ -37,23 +39,38 @@ def settings(corpus: Path, workers: int, **more: object) -> PrepareConfig:
     })  # fmt: skip
 
 
-def deduplicate(corpus: Path, work: Path, workers: int, engine: str) -> list[int]:
-    """Write the documents that are no repetitions as JSON lines; return the ids of the others."""
-    cfg = settings(corpus, workers, language=None, min_length=1, dedup_engine=engine)
+def deduplicate(
+    corpus: Path, work: Path, pool: Workers, engine: str
+) -> tuple[Corpus, dict[str, float]]:
+    """Write the documents that are no repetitions as JSON lines; return all, and the seconds."""
+    cfg = settings(corpus, pool.count, language=None, min_length=1, dedup_engine=engine)
     folder = _empty(work / "dedup")
     rejected = Rejected(folder)
+    for _ in pool.map(warm_up, [rules_of(cfg)] * 4 * pool.count):
+        pass
+    watch = Watch()
     sources = [find_source(one) for one in cfg.sources]
-    with Workers(workers) as pool:
-        units, _ = clean(cfg, sources, None, Store(folder / "store"), pool, rejected)
-        found = Corpus(units)
-        drop_duplicates(cfg, found, pool, defaultdict(LossRecorder))
-        parts = (
-            (unit, np.flatnonzero(fates == Fate.TRAIN), folder / f"shard_{number:05d}.jsonl")
-            for number, (unit, fates) in enumerate(found.parts())
-        )
-        for _ in pool.map(write_shard, parts):
-            pass
+    units, _ = clean(cfg, sources, None, Store(folder / "store"), pool, rejected)
+    found = Corpus(units)
+    drop_duplicates(cfg, found, pool, defaultdict(LossRecorder))
+    parts = (
+        (unit, np.flatnonzero(fates == Fate.TRAIN), folder / f"shard_{number:05d}.jsonl")
+        for number, (unit, fates) in enumerate(found.parts())
+    )
+    for _ in pool.map(write_shard, parts):
+        pass
     rejected.close()
+    return found, watch.seconds()
+
+
+def warm_up(rules: Rules) -> None:
+    """Import what cleaning imports, and leave the next task to another process."""
+    refine(([Document("0", "five words are one gram", "warm-up")], rules))
+    time.sleep(0.2)
+
+
+def dropped_ids(found: Corpus) -> list[int]:
+    """Return the ids of the documents that repeat others."""
     dropped: list[int] = []
     for unit, fates in found.parts():
         lost = unit.lines(np.flatnonzero(fates != Fate.TRAIN).tolist())
@@ -97,11 +114,21 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def _cpu_s() -> float:
-    """Return the CPU seconds of this process, its threads and its finished children."""
-    own, children = (resource.getrusage(who) for who in
-                     (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+class Watch:
+    """Wall seconds, and CPU seconds of this process, its threads and its finished children."""
+
+    def __init__(self) -> None:
+        self._cpu_s, self._wall_s = self._now()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds since it was made."""
+        cpu_s, wall_s = self._now()
+        return {"cpu_s": cpu_s - self._cpu_s, "wall_s": wall_s - self._wall_s}
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used), time.monotonic()
 
 
 def _rss_mb() -> float:
@@ -118,16 +145,18 @@ def main() -> None:
     tokenizer = _tokenizer(corpus, work) if what == "full" else None
     if tokenizer is not None:
         load_hf_tokenizer(tokenizer)  # imports what preparation imports
-    imports_mb, cpu_s, wall_s = _rss_mb(), _cpu_s(), time.monotonic()
+    imports_mb = _rss_mb()
     if tokenizer is None:
         engine = "rensa" if what == "dedup" else "datasketch"
-        dropped = deduplicate(corpus, work, int(workers), engine)
-        more = {"dropped": dropped}
+        with Workers(int(workers)) as pool:
+            found, measured = deduplicate(corpus, work, pool, engine)
+        rss_mb, more = _rss_mb(), {"dropped": dropped_ids(found)}
     else:
+        watch = Watch()
         folder = whole(corpus, work, int(workers), tokenizer)
+        measured, rss_mb = watch.seconds(), _rss_mb()
         more = {"documents": sum(1 for _ in iter_documents(folder, "train"))}
-    measured = {"cpu_s": _cpu_s() - cpu_s, "wall_s": time.monotonic() - wall_s}
-    line = measured | {"rss_mb": _rss_mb(), "imports_mb": imports_mb} | more
+    line = measured | {"rss_mb": rss_mb, "imports_mb": imports_mb} | more
     sys.stdout.write(json.dumps(line) + "\n")
 
 

@@ -15,10 +15,11 @@ from tests.benchmarks.corpus import (
     similar_pairs,
     similarity,
 )
-from tests.benchmarks.data_run import deduplicate
+from tests.benchmarks.data_run import deduplicate, dropped_ids
 from utils.config.prepare import PrepareConfig
 from utils.data.prepare import prepare
 from utils.data.shards import iter_documents
+from utils.data.workers import Workers
 
 
 def _prose(chance, words=80):
@@ -67,4 +68,6 @@ def test_preparation_drops_what_the_exact_join_drops(tmp_path):
     wanted = repetitions(texts, 0.8)
     assert built.exact and sum(built.near.values()) and len(wanted) > built.exact
     assert dropped == wanted, f"seed {seed}"
-    assert set(deduplicate(built.path, tmp_path, 1, "rensa")) == wanted
+    with Workers(1) as pool:
+        found, seconds = deduplicate(built.path, tmp_path, pool, "rensa")
+    assert set(dropped_ids(found)) == wanted and seconds["cpu_s"] > 0

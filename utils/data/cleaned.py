@@ -28,6 +28,7 @@ FRAME_BYTES = 1 << 15
 ZSTD_LEVEL = 1
 CACHED_FRAMES, CACHED_UNITS = 512, 256
 MAX_KEY = (1 << 64) - 1
+FRAME_END = 1 << 62
 
 
 def clean_unit(task: tuple[str, Unit]) -> str:
@@ -172,11 +173,15 @@ class Cleaned:
         """Yield the stored lines of some documents; in ascending order each frame is read once."""
         first_of, starts, _ = _places(self.store.folder, self.name)
         texts_left = self._texts_left()
-        for number in numbers:
-            frame = int(np.searchsorted(first_of, number, "right")) - 1
-            is_last = number + 1 == first_of[frame + 1]
-            data = _frame(self.store.folder, self.name, frame)
-            line = data[starts[number] : None if is_last else starts[number + 1]]
+        chosen = np.fromiter(numbers, np.int64)
+        frames = np.searchsorted(first_of, chosen, "right") - 1
+        is_last = chosen + 1 == first_of[frames + 1]
+        ends = np.where(
+            is_last, FRAME_END, starts[np.where(is_last, 0, chosen + 1)].astype(np.int64)
+        )
+        places = (values.tolist() for values in (chosen, frames, starts[chosen], ends))
+        for number, frame, start, end in zip(*places, strict=True):
+            line = _frame(self.store.folder, self.name, frame)[start:end]
             if number in texts_left:
                 line = row_line(orjson.loads(line) | {"text": texts_left[number]})
             yield line

@@ -13,7 +13,7 @@ import numpy as np
 from utils.data.cleaned import Cleaned
 from utils.data.corpus import Corpus, Fate
 from utils.data.dedup import Families, GramSets, connect, is_similar
-from utils.data.shingling import shingles
+from utils.data.shingling import all_shingles, shingles
 from utils.data.workers import AnyWorkers
 
 SORT_BYTES = 1 << 27
@@ -66,12 +66,10 @@ def near_families(
     pairs: list[np.ndarray] = []
     for band in range(bands):
         for keys, numbers in _sorted_parts(corpus, 1 + band):
-            for bucket in _buckets(keys, numbers):
-                if bucket[-1] < settled:
-                    continue
-                if len(bucket) <= SMALL_BUCKET:
-                    pairs.append(_pairs(bucket, settled))
-                else:
+            small, large = _candidates(keys, numbers)
+            pairs.append(small[small[:, 1] >= settled])
+            for bucket in large:
+                if bucket[-1] >= settled:
                     watch(band)
                     connect(bucket, families, grams, threshold)
             if sum(map(len, pairs)) > MAX_PAIRS:
@@ -81,11 +79,6 @@ def near_families(
     _compare(corpus, pairs, families, threshold, workers)
     mark(corpus, families)
     return families
-
-
-def _pairs(bucket: list[int], settled: int) -> np.ndarray:
-    """Return the pairs of a bucket with a document that is not settled, int64 [pairs, 2]."""
-    return np.array([(a, b) for a, b in combinations(bucket, 2) if b >= settled], np.int64)
 
 
 def _compare(
@@ -119,11 +112,10 @@ def similar(task: tuple[float, list[tuple[Place, Place]]]) -> list[bool]:
     """
     threshold, pairs = task
     places = sorted({place for pair in pairs for place in pair}, key=lambda at: (at[0].name, at[1]))
-    grams = {(unit.name, own): shingles(unit.row(own)["text"]) for unit, own in places}
-    return [
-        is_similar(grams[one[0].name, one[1]], grams[two[0].name, two[1]], threshold)
-        for one, two in pairs
-    ]
+    grams = dict(
+        zip(places, all_shingles([unit.row(own)["text"] for unit, own in places]), strict=True)
+    )
+    return [is_similar(grams[one], grams[two], threshold) for one, two in pairs]
 
 
 def mark(corpus: Corpus, families: Families) -> None:
@@ -160,14 +152,21 @@ def _shared(keys: np.ndarray) -> np.ndarray:
     return same[1:] | same[:-1]
 
 
-def _buckets(keys: np.ndarray, numbers: np.ndarray) -> Iterator[list[int]]:
-    """Yield the documents that share a key, each group in reading order."""
+def _candidates(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+    """Return which documents share a key: pairs of small buckets, and large buckets whole.
+
+    Pairs are int64 [pairs, 2]; of a pair and of a bucket the first in reading order comes first.
+    """
     shared = _shared(keys)
     keys, numbers = keys[shared], numbers[shared]
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True])))
-    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        if end - start > 1:
-            yield numbers[start:end].tolist()
+    sizes, starts = np.diff(starts), starts[:-1]
+    pairs = [np.empty((0, 2), np.int64)]
+    for size in range(2, SMALL_BUCKET + 1):
+        own = np.array(list(combinations(range(size), 2)))  # (pairs of a bucket, 2)
+        pairs.append(numbers[(starts[sizes == size, None, None] + own).reshape(-1, 2)])
+    ends = zip(starts[sizes > SMALL_BUCKET], sizes[sizes > SMALL_BUCKET], strict=True)
+    return np.concatenate(pairs), [numbers[at : at + size].tolist() for at, size in ends]
 
 
 def _second_halves(corpus: Corpus, numbers: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ a fraction of the time, which there goes into a Python loop over bytes.
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,31 +38,37 @@ class LanguageModel:
 
     def _probabilities(self, texts: list[bytes]) -> np.ndarray:
         scores = np.zeros((len(texts), len(self.labels)), np.float32)
-        for number, features in zip(*self._features(texts), strict=True):
-            own, counts = np.unique(features, return_counts=True)
-            if len(own):
-                scores[number] = np.log1p(counts, dtype=np.float32) @ self._table[own] + self._bias
+        pairs, counts = np.unique(self._features(texts), return_counts=True)
+        numbers, features = np.divmod(pairs, len(self._table))
+        weights = np.log1p(counts, dtype=np.float32)
+        ends = np.searchsorted(numbers, np.arange(len(texts) + 1)).tolist()
+        for number, (start, end) in enumerate(pairwise(ends)):
+            if start < end:
+                found = self._table[features[start:end]]
+                scores[number] = weights[start:end] @ found + self._bias
         lengths = np.array([[max(len(text), 1)] for text in texts])
         scores /= np.sqrt(lengths)  # a long text is no surer than its square root
         np.exp(scores - scores.max(axis=1, keepdims=True), out=scores)
         return scores / scores.sum(axis=1, keepdims=True)
 
-    def _features(self, texts: list[bytes]) -> tuple[list[int], list[np.ndarray]]:
-        """Return numbers of texts, longest first, and the features that each steps through."""
+    def _features(self, texts: list[bytes]) -> np.ndarray:
+        """Return what the texts step through, as number of text * features + feature."""
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         lengths = np.array([len(texts[number]) for number in order])
         longest = int(lengths[0])
         padded = b"".join(texts[number].ljust(longest, b"\0") for number in order)
         columns = np.frombuffer(padded, np.uint8).reshape(len(texts), longest).T
         columns = np.ascontiguousarray(columns, np.int32)
-        found = np.full((longest, len(texts)), -1, np.int32)
+        base = np.array(order, np.int64) * len(self._table)
+        found: list[np.ndarray] = [np.empty(0, np.int64)]
         state = np.zeros(len(texts), np.int32)
         for place in range(longest):
             still = int(np.searchsorted(-lengths, -place))  # texts longer than this
             state = self._moves[self._rows[state[:still]] + columns[place, :still]]
-            found[place, :still] = self._feature_of[state]
-        rows = np.ascontiguousarray(found.T)
-        return order, [row[row >= 0] for row in rows]
+            feature = self._feature_of[state]
+            seen = np.flatnonzero(feature >= 0)
+            found.append(base[seen] + feature[seen])
+        return np.concatenate(found)
 
 
 def _encoded(text: str) -> bytes:

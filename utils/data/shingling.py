@@ -38,7 +38,17 @@ Shingles = np.ndarray
 
 def shingles(text: str) -> Shingles:
     """Return the distinct grams of one text."""
-    return np.unique(gram_hashes([text])[0])
+    return all_shingles([text])[0]
+
+
+def all_shingles(texts: Sequence[str]) -> list[Shingles]:
+    """Return the distinct grams of each text."""
+    found = [np.empty(0, np.uint64)] * len(texts)
+    for chosen in batches_by_script(texts):
+        grams, offsets = gram_hashes([texts[number] for number in chosen])
+        for number, start, end in zip(chosen, offsets, offsets[1:], strict=False):
+            found[number] = np.unique(grams[start:end])
+    return found
 
 
 def batches_by_script(texts: Sequence[str]) -> Iterator[list[int]]:

@@ -26,7 +26,7 @@ MAX_CHARACTERS = 500_000
 """A longer text goes to the tokenizer, so that the words of a batch always fit MAX_WORDS."""
 MAX_WORDS = 1 << 19
 """Words remembered (about 40 MB); when these are full, all are forgotten."""
-SLOTS = 1 << 21
+SLOTS = 1 << 20
 END, LINE, BLANK, LETTER, OTHER = range(5)
 MIX = np.uint64(0xD6E8FEB86659FD93)
 
@@ -106,14 +106,16 @@ class WordEncoder:
     def _find(self, hashes: np.ndarray) -> np.ndarray:
         """Return the number of each word, -1 where it is new."""
         slots = (hashes >> np.uint64(1)).astype(np.int64) & (SLOTS - 1)
-        words = np.full(len(hashes), -1, np.int64)
-        open_ones = np.arange(len(hashes))
+        held = self._keys[slots]
+        right = held == hashes
+        words = np.where(right, self._numbers[slots], -1)
+        open_ones = np.flatnonzero(~right & (held != 0))  # a few whose slot another word has
         while len(open_ones):
+            slots[open_ones] = (slots[open_ones] + 1) & (SLOTS - 1)
             held = self._keys[slots[open_ones]]
             right = held == hashes[open_ones]
             words[open_ones[right]] = self._numbers[slots[open_ones[right]]]
             open_ones = open_ones[~right & (held != 0)]
-            slots[open_ones] = (slots[open_ones] + 1) & (SLOTS - 1)
         return words
 
     def _add(self, hashes: np.ndarray, words: list[bytes]) -> None:
