@@ -28,8 +28,8 @@ PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLE
   DOWNLOAD_WORKERS NUM_WORKERS GROW KEEP_CACHE EXECUTOR RAY_ADDRESS
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
-  MAX_GRAD_NORM WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_TOTAL_LIMIT EVAL_STEPS EVAL_TOKENS \
-  DETERMINISTIC FLASH_ATTN COMPILE BF16 CPU
+  MAX_GRAD_NORM WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_MINUTES SAVE_TOTAL_LIMIT KEEP_EVERY \
+  DISK_BUDGET_GB EVAL_STEPS EVAL_TOKENS DETERMINISTIC FLASH_ATTN COMPILE BF16 CPU
 ADAPTER  := $(TRAINING) MODEL_PATH DATASET_PATH OUTPUT_DIR NUM_TRAIN_EPOCHS WARMUP_RATIO MAX_LENGTH \
   HELDOUT_PATH DECONTAMINATE EVAL_DATA_DIR R LORA_ALPHA LORA_DROPOUT TARGET_MODULES
 SFT      := $(ADAPTER) PROMPT_TEMPLATE LOOP_SHARE
@@ -171,7 +171,7 @@ clean-checkpoints: ## remove all checkpoints (lists them first; CONFIRM=yes remo
 	else echo "nothing removed: run make clean-checkpoints CONFIRM=yes"; fi
 
 ##@ Quality
-.PHONY: test test-slow check bench-data bench-tokens
+.PHONY: test test-slow check bench-data bench-tokens bench-save
 test: $(STAMP) ## the tests
 	$(PY) -m pytest -q
 test-slow: $(STAMP) ## the long ones: kills, whole pipeline, compiled training
@@ -184,3 +184,5 @@ bench-data: $(STAMP) ## speed, memory and exactness of preparation beside its pe
 	$(PY) -m tests.benchmarks.data
 bench-tokens: $(STAMP) ## speed of reading token shards, packed and not, as JSON
 	$(PY) -m tests.benchmarks.tokens
+bench-save: $(STAMP) ## how long a save stops training, and how long it takes, as JSON
+	$(PY) -m tests.benchmarks.save

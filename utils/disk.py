@@ -13,8 +13,16 @@ from utils.errors import DiskFull, LumiError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (
-    errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG,
 )  # fmt: skip
+REMEDIES = {
+    **dict.fromkeys(NOT_WRITABLE, "choose another --output_dir"),
+    errno.EIO: "look for a failing disk in the system's log, or choose another --output_dir",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`) and run again",
+    errno.ENFILE: "close programs that hold many files open and run again",
+}
+"""What to do about an error of the system; one that is not here is ours."""
 
 
 def fsync_path(path: Path) -> None:
@@ -24,6 +32,14 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` with its missing parents; their names survive a loss of power."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir()
+        fsync_path(place.parent)
 
 
 def free_bytes(place: Path) -> int:
@@ -37,7 +53,7 @@ def free_bytes(place: Path) -> int:
 def disk_errors(
     place: Path, needed_bytes: Callable[[], int | None] | None = None
 ) -> Iterator[None]:
-    """Turn a full disk or an impossible path while writing below `place` into one line.
+    """Turn a full or failing disk or an impossible path below `place` into one line.
 
     `needed_bytes` estimates what the whole job still needs, or returns None.
 
@@ -58,8 +74,8 @@ def disk_errors(
     except OSError as error:
         if error.errno in FULL:
             raise DiskFull(_full(place, needed_bytes)) from error
-        if error.errno in NOT_WRITABLE:
-            reason = f"cannot write {place}: {error.strerror}: choose another --output_dir"
+        if error.errno in REMEDIES:
+            reason = f"cannot write {place}: {error.strerror}: {REMEDIES[error.errno]}"
             raise LumiError(reason) from error
         raise
 

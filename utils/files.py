@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from utils.disk import disk_errors, fsync_path
+from utils.disk import disk_errors, fsync_path, make_folder
 from utils.errors import CheckpointError, DataError, LumiError
 
 MANIFEST = "manifest.json"
@@ -47,6 +47,8 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
         raise DataError(f"{place}: not valid JSON ({error.msg}): correct that line") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, deep nesting
+        raise DataError(f"{path}: no JSON of ours ({error}): use another file") from error
 
 
 def to_json(value: object) -> str:
@@ -132,14 +134,15 @@ def atomic_folder(target: Path, **manifest: object) -> Iterator[Path]:
     """
     partial = target.with_name(f".tmp-{target.name}")
     with disk_errors(target):
-        _remove(partial)
-        partial.mkdir(parents=True)
+        remove_folder(partial)
+        make_folder(partial.parent)
         try:
+            partial.mkdir()
             yield partial
             write_manifest(partial, **manifest)
             _swap(partial, target)
         except BaseException:
-            _remove(partial)
+            recover_folder(target)
             raise
 
 
@@ -155,22 +158,27 @@ def write_manifest(folder: Path, **manifest: object) -> None:
         fsync_path(child)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, or a link to one; what an error leaves of it is tried once more."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir():
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _swap(partial: Path, target: Path) -> None:
     """Put `partial` in the place of `target`, which may exist."""
     old = target.with_name(f".old-{target.name}")
-    _remove(old)
+    remove_folder(old)
     if target.exists():
         target.rename(old)
     partial.rename(target)
     fsync_path(target.parent)
-    _remove(old)
+    remove_folder(old)
 
 
 def recover_folder(target: Path) -> None:
@@ -178,8 +186,8 @@ def recover_folder(target: Path) -> None:
     old = target.with_name(f".old-{target.name}")
     if old.is_dir() and not target.exists():
         old.rename(target)
-    _remove(old)
-    _remove(target.with_name(f".tmp-{target.name}"))
+    remove_folder(old)
+    remove_folder(target.with_name(f".tmp-{target.name}"))
 
 
 def folder_damage(folder: Path, *, hashes: bool = True) -> str | None:
@@ -192,14 +200,23 @@ def folder_damage(folder: Path, *, hashes: bool = True) -> str | None:
     except (DataError, KeyError, TypeError, AttributeError):
         return f"{folder / MANIFEST}: damaged"
     for name, (size, sha256) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path}: missing"
-        if path.stat().st_size != size:
-            return f"{path}: {path.stat().st_size} bytes instead of {size}"
-        if hashes and sha256_file(path) != sha256:
-            return f"{path}: sha256 differs from {MANIFEST} (a changed or flipped byte)"
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{folder / MANIFEST}: damaged (it names {name!r}, which is not in the folder)"
+        if damage := _file_damage(folder / name, size, sha256 if hashes else None):
+            return f"{folder / name}: {damage}"
     return None
+
+
+def _file_damage(path: Path, size: object, sha256: object | None) -> str | None:
+    try:
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != size:
+            return f"{path.stat().st_size} bytes instead of {size}"
+        is_same = sha256 is None or sha256_file(path) == sha256
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if is_same else f"sha256 differs from {MANIFEST} (a changed or flipped byte)"
 
 
 def verify_folder(folder: Path) -> None:

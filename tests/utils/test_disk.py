@@ -16,6 +16,8 @@ from utils.errors import LumiError
         (SafetensorError("Error: I/O error: No space left on device (os error 28)"), "disk full"),
         (OSError(errno.EROFS, "Read-only file system"), "Read-only .* another --output_dir"),
         (OSError(errno.ENOTDIR, "Not a directory"), "Not a directory: choose another"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error: look for a failing disk"),
+        (OSError(errno.EMFILE, "Too many open files"), r"Too many open files: .*`ulimit -n 4096`"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(tmp_path, error, message):
@@ -24,7 +26,7 @@ def test_what_a_user_can_mend_is_one_line(tmp_path, error, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad"), SafetensorError("bad header")])
+@pytest.mark.parametrize("error", [OSError(errno.EINVAL, "bad"), SafetensorError("bad header")])
 def test_other_errors_stay_bugs(tmp_path, error):
     with pytest.raises(type(error), match="bad"), disk_errors(tmp_path):
         raise error

@@ -42,8 +42,14 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Share of the run over which the rate falls linearly to zero at its end."""
     save_steps: PositiveInt = 2000
     """Steps between checkpoints."""
+    save_minutes: PositiveFloat = 5.0
+    """Minutes of training that a kill may lose: saved more often where save_steps is too rare."""
     save_total_limit: PositiveInt = 3
     """Checkpoints step_N kept; best and final are always kept."""
+    keep_every: PositiveInt | None = None
+    """Steps between checkpoints that are saved and kept beside those of save_total_limit."""
+    disk_budget_gb: PositiveFloat | None = None
+    """GB (1e9 bytes) that all checkpoints of the run may take; the oldest step_N go first."""
     eval_steps: PositiveInt | None = None
     """Steps between validations; a tenth of the run when unset."""
     eval_tokens: PositiveInt = 131_072

@@ -16,16 +16,19 @@ from transformers.utils import logging as transformers_logging
 
 from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
 from utils.data.tokenizer_files import save_hf_tokenizer
-from utils.errors import CheckpointError
+from utils.disk import disk_errors
+from utils.errors import CheckpointError, DataError
 from utils.files import (
     MANIFEST,
     folder_damage,
     is_moved_aside,
     read_json,
+    remove_folder,
     verify_folder,
     write_json,
 )
 
+WEIGHTS_FILE = "model.safetensors"
 LUMI_FILE = "lumi.json"
 """Beside each checkpoint: {"format", "stage", "template", "tokenizer_sha256", "settings", ...}."""
 
@@ -66,8 +69,20 @@ def step_folders(run: Path) -> list[Path]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Return lumi.json of a model folder, or an empty dict for a folder made elsewhere."""
-    return read_json(folder / LUMI_FILE) if (folder / LUMI_FILE).is_file() else {}
+    """Return lumi.json of a model folder, or an empty dict for a folder made elsewhere.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not (folder / LUMI_FILE).is_file():
+        return {}
+    try:
+        card = read_json(folder / LUMI_FILE)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(card, dict) or not isinstance(card.get("settings", {}), dict):
+        raise CheckpointError(f"{folder / LUMI_FILE} is damaged: use another checkpoint")
+    return card
 
 
 @dataclass(frozen=True)
@@ -163,3 +178,16 @@ def save_model_files(
         model.generation_config.eos_token_id = sorted({stop, model.config.eos_token_id})
     model.save_pretrained(folder, state_dict=state_dict)
     write_json(folder / LUMI_FILE, {"format": 1, **card})
+
+
+def description_files(
+    model: PreTrainedModel, scratch: Path, *, tokenizer_dir: Path, card: dict[str, Any]
+) -> dict[str, bytes]:
+    """Return what `save_model_files` writes beside the weights, by name; `scratch` is removed."""
+    with disk_errors(scratch):
+        try:
+            save_model_files(model, scratch, tokenizer_dir=tokenizer_dir, card=card, state_dict={})
+            files = [path for path in sorted(scratch.iterdir()) if path.name != WEIGHTS_FILE]
+            return {path.name: path.read_bytes() for path in files}
+        finally:
+            remove_folder(scratch)

@@ -8,8 +8,6 @@ from utils.training.plan import EVALUATIONS
 LOG_POINTS = 100
 """Records of loss and learning rate per run at least, however short it is."""
 EVALUATIONS_UNBOXED = 10
-SAVE_EVERY_S = 300.0
-"""A kill loses no more than this many seconds, whatever --save_steps says."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,10 @@ class Calendar:
         return since >= every and total - step >= every / 2
 
     def is_save_due(self, step: int, total: int | None, unsaved_s: float) -> bool:
-        """Every --save_steps and when `SAVE_EVERY_S` seconds are unsaved; not on the last step."""
-        is_late = unsaved_s > SAVE_EVERY_S
-        return (is_late or step % self.cfg.save_steps == 0) and step != total
+        """Every --save_steps and --keep_every, and when --save_minutes are unsaved.
+
+        Not on the last step, which is saved as final.
+        """
+        is_late = unsaved_s > 60 * self.cfg.save_minutes
+        multiples = (self.cfg.save_steps, self.cfg.keep_every or self.cfg.save_steps)
+        return (is_late or any(step % every == 0 for every in multiples)) and step != total

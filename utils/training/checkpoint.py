@@ -4,56 +4,70 @@ optimizer.safetensors holds the optimizer's tensors by parameter name, state.jso
 the plan. What is not in there is a function of (settings, seed, step) and is not saved. No pickle.
 """
 
+import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-import torch
-from safetensors.torch import load_file, save_file
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from utils.disk import free_bytes
-from utils.errors import BudgetError, CheckpointError, DataError
-from utils.files import (
-    MANIFEST,
-    atomic_folder,
-    folder_damage,
-    read_json,
-    verify_folder,
-    write_json,
-)
-from utils.model.checkpoints import read_card, save_model_files, step_folders
+from utils.errors import CheckpointError, DataError
+from utils.files import MANIFEST, atomic_folder, folder_damage, read_json, to_json
+from utils.model.checkpoints import WEIGHTS_FILE, read_card, step_folders
 from utils.training.optimizer import Optimizers
+from utils.training.snapshot import HostCopy
+from utils.training.tensor_file import write_tensors
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-WEIGHTS_FILE = "model.safetensors"
+SMALL_FILES_BYTES = 2_000_000
+"""Tokenizer, settings, headers: more than they take."""
 
 log = logging.getLogger(__name__)
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+
+
+def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event of the plan whose common keys are what they should be."""
+    totals = [event[key] for key in ("step", "total") if key in event]
+    if not isinstance(event.get("event"), str) or "step" not in event:
+        raise ValueError("an event without name or step")
+    if any(type(total) is not int or total < 0 for total in totals):
+        raise ValueError("an event whose step or total is no count")
+    return event
+
+
+Event = Annotated[dict[str, Any], AfterValidator(_checked_event)]
 
 
 @dataclass
 class TrainState:
     """Everything the loop counts. What is not in here is not resumed."""
 
-    step: int = 0
+    step: Count = 0
     """Optimizer steps done."""
-    tokens: int = 0
+    tokens: Count = 0
     """Tokens trained on."""
-    best_step: int | None = None
+    best_step: Count | None = None
     """Step of the lowest validation so far."""
     best_bpb: float | None = None
-    micro_batch: int = 0
+    micro_batch: Count = 0
     """Rows per device and micro-step."""
     settings_hash: str = ""
     """Identity of the run: what decides its bits."""
-    elapsed_s: float = 0.0
+    elapsed_s: Seconds = 0.0
     fast_paths: dict[str, Any] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     """The plan so far."""
 
     @classmethod
@@ -68,44 +82,78 @@ class TrainState:
                 f"{folder} has no {STATE_FILE}: it cannot be resumed; pass a step_N folder or a "
                 "run folder of pre-training"
             )
-        values = read_json(folder / STATE_FILE)
-        if values.pop("format", None) != 1 or set(values) != set(cls.__dataclass_fields__):
+        try:
+            values = read_json(folder / STATE_FILE)
+            found = values.pop("format", None), set(values)
+        except (DataError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{folder / STATE_FILE} is damaged: use another one") from error
+        if found != (1, set(cls.__dataclass_fields__)):
             raise CheckpointError(
                 f"{folder / STATE_FILE} is of another version: use the version that wrote it"
             )
-        return cls(**values)
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CheckpointError(
+                f"{folder / STATE_FILE} is damaged ({place}: {first['msg']}): use another one"
+            ) from error
 
 
-def save_checkpoint(
-    folder: Path,
-    model: PreTrainedModel,
-    optimizers: Optimizers,
-    state: TrainState,
-    *,
-    tokenizer_dir: Path,
-    card: dict[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class Content:
+    """What a save takes down at one step."""
+
+    step: int
+    weights: Mapping[str, Tensor]
+    """Each parameter once: a head that is the embedding is left out."""
+    optimizer: Mapping[str, Tensor]
+    state: str
+    """The text of state.json."""
+
+    @classmethod
+    def of(cls, model: nn.Module, optimizers: Optimizers, state: TrainState) -> Self:
+        """Return the live tensors; the next step changes them."""
+        weights = dict(model.named_parameters())
+        text = to_json({"format": 1, **asdict(state)})
+        return cls(state.step, weights, optimizers.tensors(), text)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, by file and name."""
+        return {
+            f"{file}:{name}": tensor
+            for file, group in ((WEIGHTS_FILE, self.weights), (OPTIMIZER_FILE, self.optimizer))
+            for name, tensor in group.items()
+        }
+
+    def copied(self, host: HostCopy) -> Self:
+        """Return the same with the tensors copied into the buffers of `host`."""
+        copies = iter(host.take(self.tensors).values())
+        weights = {name: next(copies) for name in self.weights}
+        return replace(self, weights=weights, optimizer={n: next(copies) for n in self.optimizer})
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the checkpoint in bytes, a little rounded up."""
+        return SMALL_FILES_BYTES + sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def save_checkpoint(folder: Path, content: Content, description: Mapping[str, bytes]) -> None:
     """Write a checkpoint folder, whole or not at all; earlier ones stay as they are on an error.
 
+    `description` holds the files that are the same in each checkpoint of a run, by name.
+
     Raises:
-        BudgetError: there is not enough free space (checked before anything is written).
         LumiError: the disk is full or not writable.
     """
-    tensors = {name: value.contiguous() for name, value in optimizers.tensors().items()}
-    _check_space(folder, [*model.parameters(), *tensors.values()])
-    with atomic_folder(folder, kind="checkpoint", step=state.step) as partial:
-        save_model_files(model, partial, tokenizer_dir=tokenizer_dir, card=card)
-        save_file(tensors, partial / OPTIMIZER_FILE)
-        write_json(partial / STATE_FILE, {"format": 1, **asdict(state)})
-
-
-def _check_space(folder: Path, tensors: list[torch.Tensor]) -> None:
-    needed = 2_000_000 + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if (free := free_bytes(folder)) < 1.05 * needed:
-        raise BudgetError(
-            f"a checkpoint needs {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB "
-            "free: free some space and continue with `make resume`"
-        )
+    with atomic_folder(folder, kind="checkpoint", step=content.step) as partial:
+        for name, data in {**description, STATE_FILE: content.state.encode()}.items():
+            with (partial / name).open("wb") as file:
+                file.write(data)
+        write_tensors(partial / WEIGHTS_FILE, content.weights, {"format": "pt"})
+        write_tensors(partial / OPTIMIZER_FILE, content.optimizer, {})
 
 
 def check_tokenizer(folder: Path, wanted: str) -> None:
@@ -117,8 +165,8 @@ def check_tokenizer(folder: Path, wanted: str) -> None:
     found = read_card(folder).get("tokenizer_sha256")
     if found not in (None, wanted):
         raise CheckpointError(
-            f"{folder} was trained with tokenizer {found[:12]}, the data have {wanted[:12]}: pass "
-            "the --data_dir it was trained on, or prepare the new data with --reuse_tokenizer "
+            f"{folder} was trained with tokenizer {str(found)[:12]}, the data have {wanted[:12]}: "
+            "pass the --data_dir it was trained on, or prepare the new data with --reuse_tokenizer "
             f"--tokenizer_path {folder}"
         )
 
@@ -126,24 +174,61 @@ def check_tokenizer(folder: Path, wanted: str) -> None:
 def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers) -> TrainState:
     """Restore what `save_checkpoint` wrote after every file is checked against its hash.
 
+    Files that the manifest does not name are not opened.
+
     Raises:
         CheckpointError: a file is missing or changed, or the model has another shape.
     """
-    verify_folder(folder)
+    if (folder / STATE_FILE).is_file() and (damage := checkpoint_damage(folder)):
+        raise CheckpointError(f"{damage}: use another checkpoint or make it again")
     state = TrainState.read(folder)
-    weights = load_file(folder / WEIGHTS_FILE)
-    known = model.state_dict()
+    weights, known = _read_tensors(folder / WEIGHTS_FILE), dict(model.named_parameters())
     for name, tensor in weights.items():
-        if name not in known or known[name].shape != tensor.shape:
+        if name not in known or not _is_like(tensor, known[name]):
             raise CheckpointError(
                 f"{folder / WEIGHTS_FILE}: {name} {tuple(tensor.shape)} does not fit this model: "
                 "resume with the --config it was trained with"
             )
-    missing, _ = model.load_state_dict(weights, strict=False)
-    if set(missing) - set(getattr(model, "_tied_weights_keys", None) or ()):
+    if missing := sorted(set(known) - set(weights)):
         raise CheckpointError(f"{folder / WEIGHTS_FILE} lacks {missing[0]}: use another checkpoint")
-    optimizers.load(load_file(folder / OPTIMIZER_FILE))
+    kept = _read_tensors(folder / OPTIMIZER_FILE)
+    for name, tensor in kept.items():
+        parameter = known.get(name.rpartition(":")[0])
+        if parameter is not None and not _is_state_of(tensor, parameter):
+            raise CheckpointError(
+                f"{folder / OPTIMIZER_FILE}: {name} {tuple(tensor.shape)} does not fit this model: "
+                "resume with the --config it was trained with"
+            )
+    optimizers.load(kept)
+    model.load_state_dict(weights, strict=False)  # a tied head has no tensor of its own
     return state
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): use another checkpoint") from error
+
+
+def _is_like(tensor: Tensor, parameter: Tensor) -> bool:
+    return tensor.shape == parameter.shape and tensor.dtype == parameter.dtype
+
+
+def _is_state_of(tensor: Tensor, parameter: Tensor) -> bool:
+    """Whether an optimizer may keep `tensor` for `parameter`: a number, or one for each part."""
+    pairs = zip(tensor.shape[::-1], parameter.shape[::-1], strict=False)
+    fits = tensor.ndim <= parameter.ndim and all(mine in (1, theirs) for mine, theirs in pairs)
+    return fits and tensor.dtype.is_floating_point
+
+
+def checkpoint_damage(folder: Path) -> str | None:
+    """Return what is wrong with the files of a checkpoint (file and reason), or None."""
+    if damage := folder_damage(folder):
+        return damage
+    listed = read_json(folder / MANIFEST)["files"]
+    missing = [name for name in (STATE_FILE, WEIGHTS_FILE, OPTIMIZER_FILE) if name not in listed]
+    return f"{folder / MANIFEST}: damaged (it does not name {missing[0]})" if missing else None
 
 
 def resumable(run: Path) -> Iterator[Path]:
@@ -151,17 +236,25 @@ def resumable(run: Path) -> Iterator[Path]:
     places = [*step_folders(run), run / "best", run / "final"]
     found = [(place, read_step(place)) for place in places if (place / STATE_FILE).is_file()]
     for place, _ in sorted(found, key=lambda pair: pair[1], reverse=True):
-        if damage := folder_damage(place):
+        if damage := checkpoint_damage(place) or _state_damage(place):
             log.warning("skipping %s", damage)
             continue
         yield place
+
+
+def _state_damage(folder: Path) -> str | None:
+    try:
+        TrainState.read(folder)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def read_step(folder: Path) -> int:
     """Return the step of a checkpoint by its state.json, -1 when that is damaged."""
     try:
         return int(read_json(folder / STATE_FILE)["step"])
-    except (DataError, KeyError, TypeError, ValueError):
+    except (DataError, KeyError, TypeError, ValueError, OverflowError):
         return -1
 
 
@@ -175,30 +268,3 @@ def link_checkpoint(source: Path, target: Path) -> None:
                 os.link(path, partial / path.name)
             except OSError:
                 shutil.copyfile(path, partial / path.name)
-
-
-def _rename_over(folder: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    folder.rename(target)
-
-
-def read_number(folder: Path) -> int:
-    """Return N of step_N."""
-    return int(folder.name.removeprefix("step_"))
-
-
-def remove_old_steps(run: Path, keep: int, newest: int) -> None:
-    """Remove all but the last `keep` step_N folders up to step `newest`.
-
-    Later ones belong to a branch that was left by going back to an earlier step: they are kept
-    under another name, so that nothing resumes from them by itself.
-    """
-    steps = step_folders(run)
-    for folder in [folder for folder in steps if read_number(folder) > newest]:
-        log.warning("%s is of a run that was left: renamed to left-%s", folder, folder.name)
-        _rename_over(folder, folder.with_name(f"left-{folder.name}"))
-    for folder in [folder for folder in steps if read_number(folder) <= newest][:-keep]:
-        doomed = folder.with_name(f".old-{folder.name}")
-        folder.rename(doomed)
-        shutil.rmtree(doomed)

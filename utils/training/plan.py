@@ -122,6 +122,8 @@ class TimeBox:
     save_s: float = 1.0
     save_every_s: float = 300.0
     save_every_steps: int = 10**9
+    stall_s: float | None = None
+    """Seconds of a save in the course of training, the whole one where it is not known."""
     startup_s: float = 0.0
     """Seconds until training began; the end of a process takes longer where its start did."""
     step_s: float = 0.0
@@ -151,8 +153,9 @@ class TimeBox:
         """Return the steps that fit from now on; `share_left` of the validations are to come."""
         left_s = self.left_s
         extra_s = max(0.0, share_left * EVALUATIONS - 1) * self.evaluation_s
-        extra_s += left_s / self.save_every_s * self.save_s
-        step_s = self.step_s + self.save_s / self.save_every_steps
+        stall_s = self.save_s if self.stall_s is None else self.stall_s
+        extra_s += left_s / self.save_every_s * stall_s
+        step_s = self.step_s + stall_s / self.save_every_steps
         return max(0, math.floor((left_s - extra_s) / step_s))
 
     def wanted_total(self, step: int, total: int | None, limit: int) -> int:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,20 @@ import psutil
 
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
-from utils.files import fingerprint, move_aside, one_writer, read_json, recover_folder
+from utils.files import fingerprint, move_aside, one_writer, read_json
 from utils.log import is_main_process
 from utils.training.checkpoint import STATE_FILE, resumable
 from utils.training.inputs import Inputs
 from utils.training.metrics import RUN_FILE, RunRecord
+from utils.training.rotation import check_disk, clear_leftovers
+from utils.training.writer import Writer
 
 NOT_IDENTITY = frozenset(
     {
         "batch_size", "gradient_accumulation_steps", "cpu", "data_dir", "data_path", "data_dirs",
-        "eval_steps", "eval_tokens", "logging_steps", "max_minutes", "model_name", "output_dir",
-        "preflight", "resume_from_checkpoint", "save_steps", "save_total_limit", "tensorboard",
-        "wandb",
+        "disk_budget_gb", "eval_steps", "eval_tokens", "keep_every", "logging_steps", "max_minutes",
+        "model_name", "output_dir", "preflight", "resume_from_checkpoint", "save_minutes",
+        "save_steps", "save_total_limit", "tensorboard", "wandb",
     }
 )  # fmt: skip
 """Settings that do not change which model comes out (the global batch is looked at instead)."""
@@ -44,6 +46,8 @@ class Run:
     settings_hash: str
     """Identity: equal hashes give equal bits for an equal plan."""
     record: RunRecord
+    writer: Writer = field(default_factory=Writer)
+    """Writes checkpoints while training goes on."""
 
     @property
     def cfg(self) -> PretrainConfig:
@@ -92,29 +96,22 @@ def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) 
     with ExitStack() as stack:
         if is_main_process():
             stack.enter_context(one_writer(folder))
-            _clear_leftovers(folder)
+            clear_leftovers(folder)
+            check_disk(cfg, folder)
         start = choose_start(cfg, folder, identity) if is_main_process() else None
         checkpoint, is_continued = share(start)
         record = RunRecord(folder, "pretrain", cfg.resolved())
         record.write(settings_hash=identity)
         run = Run(inputs, folder, checkpoint, is_continued, identity, record)
         try:
-            yield run
+            with run.writer:
+                yield run
         except (Interrupted, KeyboardInterrupt):
             record.end("interrupted")
             raise
         except BaseException:
             record.end("failed")
             raise
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Finish or undo what a kill in the middle of a save has left in a run folder."""
-    for path in [*folder.glob(".old-*"), *folder.glob(".tmp-*")]:
-        if path.is_dir():
-            recover_folder(path.with_name(path.name[len(".old-") :]))
-        else:
-            path.unlink(missing_ok=True)
 
 
 def run_identity(inputs: Inputs) -> str:

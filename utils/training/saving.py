@@ -1,22 +1,30 @@
-"""Which checkpoints a run writes and keeps: step_N in rotation, the best one, the final one."""
+"""When and how a run saves: step_N in rotation, the best one, the final one.
+
+A save copies the state into memory of the host and goes on training; a thread writes. One write
+goes on at a time: another save waits for it, so that each step_N of --save_steps comes to be; only
+what --save_minutes asks for is put off. What ends a run is written before it goes on.
+"""
 
 import logging
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from utils.training.checkpoint import (
-    TrainState,
-    link_checkpoint,
-    remove_old_steps,
-    save_checkpoint,
-)
+from utils.model.checkpoints import description_files
+from utils.training.calendar import Calendar
+from utils.training.checkpoint import Content, TrainState, link_checkpoint, save_checkpoint
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
+from utils.training.rotation import leave_later, make_room, rotate
 from utils.training.run import Run
+from utils.training.snapshot import HostCopy
+
+ASSUMED_BYTES_PER_S = 300e6
+"""Speed of writing and hashing, where none has been measured yet (a plain SATA disk)."""
 
 log = logging.getLogger(__name__)
 
@@ -35,44 +43,144 @@ class Saver:
     box: TimeBox | None = None
     last_save_s: float = 0.0
     """Time of the run at the last save that a resume can start from."""
+    _host: HostCopy | None = field(default_factory=HostCopy)
+    """Buffers of the copies; None where they do not fit."""
+    _newest: tuple[object, Path] | None = None
+    """What was saved last, and where."""
+    _description: dict[str, bytes] = field(default_factory=dict)
+    """Files that are the same in each checkpoint."""
+    _is_prepared: bool = False
+    _write_s: float | None = None
+    """Seconds of the last write, until the time box knows them."""
+    _is_measured: bool = False
 
-    def save(self, name: str) -> Path:
-        """Write the checkpoint `name` (step_N, best or final) and rotate the old step_N."""
+    def is_due(self, total: int | None) -> bool:
+        """Whether a save is due after this step of `total`.
+
+        Raises:
+            LumiError: a write that was under way has failed.
+        """
+        writer = self.run.writer
+        writer.check()
+        if self.processes.is_main and not self._is_prepared:
+            self._prepare()
+        self._note_times()
+        if self.box is not None and self.box.left_s < self.box.save_s:
+            return False  # what ends the box would wait for it, and saves the same
+        unsaved_s = 0.0 if writer.is_busy else self.clock.elapsed_s() - self.last_save_s
+        return Calendar(self.run.cfg).is_save_due(self.state.step, total, unsaved_s)
+
+    def save(self, name: str, *, wait: bool = False) -> Path:
+        """Save the checkpoint `name` (step_N, best or final); with `wait` it is on the disk then.
+
+        Raises:
+            LumiError: this write or an earlier one has failed.
+        """
         started, folder = time.monotonic(), self.run.folder / name
         self.state.elapsed_s = self.clock.elapsed_s()
         self.state.events = list(self.plan.events)
         if self.processes.is_main:
-            save_checkpoint(
-                folder,
-                self.model,
-                self.optimizers,
-                self.state,
-                tokenizer_dir=self.run.tokenizer_dir,
-                card=self.run.card(),
-            )
-            remove_old_steps(self.run.folder, self.run.cfg.save_total_limit, self.state.step)
+            self._save(folder, wait=wait)
         self.processes.wait()
-        if self.box is not None:
-            self.box.save_s = max(0.7 * self.box.save_s, time.monotonic() - started)
+        if self.box is not None and not wait:
+            self.box.stall_s = max(0.7 * (self.box.stall_s or 0), time.monotonic() - started)
         if name != "best":
             self.last_save_s = self.clock.elapsed_s()
-        level = logging.DEBUG if name == "best" else logging.INFO
-        log.log(level, "saved %s in %.1f s", folder, time.monotonic() - started)
+        log.debug("%s: training stood still for %.3f s", name, time.monotonic() - started)
         return folder
 
     def keep_best(self, bpb: float) -> None:
         """Save best/ when `bpb` is the lowest so far."""
-        if self.state.best_bpb is not None and bpb >= self.state.best_bpb:
+        if not bpb < (math.inf if self.state.best_bpb is None else self.state.best_bpb):
             return
         self.state.best_bpb, self.state.best_step = bpb, self.state.step
         self.save("best")
 
     def finish(self, bpb: float) -> Path:
         """Save the end of the run, validated at `bpb`; best/ is final/ when it is the best."""
-        is_best = self.state.best_bpb is None or bpb <= self.state.best_bpb
+        is_best = bpb <= (math.inf if self.state.best_bpb is None else self.state.best_bpb)
         if is_best:
             self.state.best_bpb, self.state.best_step = bpb, self.state.step
-        final = self.save("final")
-        if is_best and self.processes.is_main:
-            link_checkpoint(final, self.run.folder / "best")
+        final = self.save("final", wait=True)
+        if is_best:
+            self.save("best", wait=True)
         return final
+
+    # --- the main process -----------------------------------------------------------------------
+
+    def _save(self, folder: Path, *, wait: bool) -> None:
+        writer = self.run.writer
+        state = (self.state, self.state.step, self.state.best_step, len(self.state.events))
+        if self._newest is None or self._newest[0] != state:
+            self._write(folder, wait=wait)
+            self._newest = state, folder
+        elif (there := self._newest[1]) != folder:
+            writer.submit(lambda: link_checkpoint(there, folder))
+        if wait:
+            writer.wait()
+            self._note_times()
+
+    def _write(self, folder: Path, *, wait: bool) -> None:
+        writer = self.run.writer
+        writer.wait()  # for the buffers, too
+        content = Content.of(self.model, self.optimizers, self.state)
+        if self.box is not None and not self._is_measured:
+            self.box.save_s = max(self.box.save_s, content.num_bytes / ASSUMED_BYTES_PER_S)
+        if wait or not self._can_copy(content):
+            self._put(folder, content)
+        else:
+            assert self._host is not None
+            copied = content.copied(self._host)
+            writer.submit(lambda: self._put(folder, copied))
+
+    def _can_copy(self, content: Content) -> bool:
+        if self._host is not None and not self._host.fits(content.tensors):
+            size = content.num_bytes / 1e9
+            log.warning("no memory for a copy of %.3g GB: training waits for each save", size)
+            self._host = None
+        return self._host is not None
+
+    def _prepare(self) -> None:
+        """Have done in the background what the first save would wait for."""
+        self._is_prepared = True
+        content = Content.of(self.model, self.optimizers, self.state)
+        host = self._host if self._can_copy(content) else None
+
+        def prepare() -> None:
+            self._describe()
+            if host is not None:
+                host.reserve(content.tensors)
+
+        self.run.writer.submit(prepare)
+
+    def _note_times(self) -> None:
+        """Tell the time box what a save costs at its end."""
+        write_s, self._write_s = self._write_s, None
+        if self.box is None or write_s is None:
+            return
+        before_s = 0.7 * self.box.save_s if self._is_measured else 0.0
+        stall_s = (self.box.stall_s or 0.0) if self._host is not None else 0.0
+        self.box.save_s = max(before_s, stall_s + write_s)
+        self._is_measured = True
+
+    # --- in the thread that writes --------------------------------------------------------------
+
+    def _put(self, folder: Path, content: Content) -> None:
+        started, run = time.monotonic(), self.run
+        leave_later(run.folder, content.step)
+        make_room(run.folder, content.num_bytes, run.cfg)
+        save_checkpoint(folder, content, self._describe())
+        rotate(run.folder, run.cfg.save_total_limit, run.cfg.keep_every)
+        self._write_s = seconds = time.monotonic() - started
+        level = logging.DEBUG if folder.name == "best" else logging.INFO
+        log.log(level, "saved %s in %.1f s", folder, seconds)
+
+    def _describe(self) -> dict[str, bytes]:
+        """Return the files that are the same in each checkpoint of this run."""
+        if not self._description:
+            run = self.run
+            scratch = run.folder / ".tmp-description"
+            self._description = description_files(
+                self.model, scratch, tokenizer_dir=run.tokenizer_dir, card=run.card()
+            )
+        return self._description

@@ -11,7 +11,6 @@ from utils.model.architecture import build_model
 from utils.model.attention import choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
-from utils.training.calendar import SAVE_EVERY_S
 from utils.training.checkpoint import TrainState, check_tokenizer, load_checkpoint
 from utils.training.fitting import fit
 from utils.training.metrics import MetricsLog
@@ -73,7 +72,7 @@ def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
     return TimeBox(
         60 * cfg.max_minutes,
         clock,
-        save_every_s=SAVE_EVERY_S,
+        save_every_s=60 * cfg.save_minutes,
         save_every_steps=cfg.save_steps,
         startup_s=clock.elapsed_s(),
     )

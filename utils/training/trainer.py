@@ -135,7 +135,7 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         (asked,) = self.processes.share_numbers([int(bool(stop_request))])
         if asked and self.state.step < (self.total or math.inf):
-            self.saver.save(f"step_{self.state.step}")
+            self.saver.save(f"step_{self.state.step}", wait=True)
             raise Interrupted(f"saved at step {self.state.step}: continue with `make resume`")
 
     def take_state(self, state: TrainState) -> None:
@@ -189,8 +189,7 @@ class Trainer:
 
     def is_save_due(self) -> bool:
         """Whether to save now; rank 0's clock decides."""
-        unsaved_s = self.clock.elapsed_s() - self.saver.last_save_s
-        is_due = self.calendar.is_save_due(self.state.step, self.total, unsaved_s)
+        is_due = self.saver.is_due(self.total)
         return bool(self.processes.share_numbers([int(is_due)])[0])
 
     # --- what is done ---------------------------------------------------------------------------
