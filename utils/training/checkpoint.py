@@ -52,6 +52,10 @@ class TrainState:
     settings_hash: str = ""
     """Identity of the run: what decides its bits."""
     elapsed_s: float = 0.0
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the last steps, which tell when one is far too high."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Code, versions and machine of the last process."""
     fast_paths: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     """The plan so far."""
@@ -188,17 +192,24 @@ def read_number(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
+def leave_later(run: Path, step: int) -> None:
+    """Rename the step_N folders later than `step`, and a later best/, to left-NAME."""
+    later = [folder for folder in step_folders(run) if read_number(folder) > step]
+    if read_step(run / "best") > step:
+        later.append(run / "best")
+    for folder in later:
+        log.warning("%s is of a run that was left: renamed to left-%s", folder, folder.name)
+        _rename_over(folder, folder.with_name(f"left-{folder.name}"))
+
+
 def remove_old_steps(run: Path, keep: int, newest: int) -> None:
     """Remove all but the last `keep` step_N folders up to step `newest`.
 
     Later ones belong to a branch that was left by going back to an earlier step: they are kept
     under another name, so that nothing resumes from them by itself.
     """
-    steps = step_folders(run)
-    for folder in [folder for folder in steps if read_number(folder) > newest]:
-        log.warning("%s is of a run that was left: renamed to left-%s", folder, folder.name)
-        _rename_over(folder, folder.with_name(f"left-{folder.name}"))
-    for folder in [folder for folder in steps if read_number(folder) <= newest][:-keep]:
+    leave_later(run, newest)
+    for folder in step_folders(run)[:-keep]:
         doomed = folder.with_name(f".old-{folder.name}")
         folder.rename(doomed)
         shutil.rmtree(doomed)
