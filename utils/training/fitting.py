@@ -40,9 +40,9 @@ def fit(trainer: Trainer) -> None:
     if not state.micro_batch:
         _estimate_micro_batch(trainer)
     while (compiled := _proved(trainer, compiling, is_new)) is None:
-        was_recomputing = trainer.model.is_gradient_checkpointing
+        was_recomputing = trainer.model.is_activation_checkpointing
         trainer.guard.shrink(state)
-        if trainer.model.is_gradient_checkpointing and not was_recomputing:
+        if trainer.model.is_activation_checkpointing and not was_recomputing:
             _estimate_micro_batch(trainer)  # more rows may fit so
     if is_new:
         start_over(trainer.run, trainer.model, trainer.optimizers)
@@ -144,5 +144,5 @@ def _estimated_bytes(trainer: Trainer, size: int) -> int:
         size,
         trainer.run.length,
         optimizer=cfg.optimizer,
-        gradient_checkpointing=trainer.model.is_gradient_checkpointing,
+        gradient_checkpointing=trainer.model.is_activation_checkpointing,
     )

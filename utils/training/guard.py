@@ -131,7 +131,7 @@ class Guard:
         is_stuck = self._skips_in_a_row(step) + 1 >= IN_A_ROW
         if is_stuck or not self._is_finite():
             state = self._go_back(state, step if is_stuck else step + 1)
-        skipped = rows * (step + 1 - state.step)
+        skipped = first + rows - self.plan.first_row(state.step, rows)
         self._record("skip", state, rows=skipped)
         log.warning(
             "step %d: %s: going on from step %d without %d rows of data; see %s",
@@ -192,8 +192,8 @@ class Guard:
         """Take micro-batch and checkpointing of activations as the plan has them for this step."""
         state.micro_batch = self.plan.micro_batch(state.step) or state.micro_batch
         wanted = any(e["step"] <= state.step for e in self.plan.all("gradient_checkpointing"))
-        if wanted and not self.model.is_gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+        if wanted and not self.model.is_activation_checkpointing:
+            self.model.activation_checkpointing_enable()
 
     def shrink(self, state: TrainState) -> None:
         """Halve the micro-batch from this step on; recompute activations where one row is too much.
@@ -208,7 +208,7 @@ class Guard:
         if size is not None:
             self._record("micro_batch", state, micro_batch=size)
             what = f"micro-batch {size} instead of {state.micro_batch}, the global batch stays"
-        elif not self.model.is_gradient_checkpointing:
+        elif not self.model.is_activation_checkpointing:
             self._record("gradient_checkpointing", state)
             what = "activations are recomputed (--gradient_checkpointing), about a third slower"
         else:

@@ -45,7 +45,7 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     model = build_model(cfg, cfg.seed, attention, ControlIds.of(run.inputs.manifest))
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     trainer = Trainer(
         run=run,
         processes=processes,
