@@ -6,11 +6,13 @@ have the bytes of the undisturbed one, and no kill may cost a checkpoint that wa
 imports torch and each life of a run is a fork of it, so that a kill costs what training costs.
 
 Prints one JSON line: kills, runs, identical (of the runs), lost (kills after which a checkpoint was
-gone or the run did not go on), corrupt (damaged checkpoints found), seconds, machine, versions.
+gone or the run did not go on), corrupt (damaged checkpoints found), in_a_save (kills in the middle
+of writing one), seconds, machine, versions.
 """
 
 import contextlib
-import importlib.util
+import importlib
+import inspect
 import json
 import logging
 import os
@@ -43,6 +45,8 @@ TOY = dict(
 )  # fmt: skip
 MODULES = "argparse collections datetime json logging os pathlib random statistics string typing"
 MOST_SAVE_STEPS = 6
+LONGEST_LIFE = 0.6
+"""Share of the time of an undisturbed run after which a process is killed at the latest."""
 POLL_S = 0.002
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ class Tally:
     identical: int = 0
     lost: int = 0
     corrupt: int = 0
+    in_a_save: int = 0
+    """Kills that left a half-written or half-removed checkpoint behind."""
 
     @property
     def is_clean(self) -> bool:
@@ -133,6 +139,7 @@ class Trial:
         """Count what the last kill has cost."""
         from utils.training.checkpoint import read_step
 
+        tally.in_a_save += any(self.folder.glob(".*-*"))
         places = [*self.folder.glob("step_*"), *self.folder.glob("final")]
         damages = {place: folder_damage(place) for place in places}
         for damage in filter(None, damages.values()):
@@ -191,7 +198,8 @@ def prove(cfg: ProveResumeConfig, folder: Path) -> Tally:
         tally.runs += 1
         try:
             while trial.live(
-                draw.randint(1, MOST_SAVE_STEPS), None if is_over() else draw.uniform(0, whole_s)
+                draw.randint(1, MOST_SAVE_STEPS),
+                None if is_over() else draw.uniform(0, LONGEST_LIFE * whole_s),
             ):
                 tally.kills += 1
                 trial.look(tally)
@@ -212,8 +220,7 @@ def make_data(folder: Path) -> Path:
 
     with (folder / "texts.jsonl").open("w", encoding="utf-8") as file:
         for name in MODULES.split():
-            spec = importlib.util.find_spec(name)
-            code = Path(spec.origin).read_bytes() if spec and spec.origin else b""
+            code = inspect.getsource(importlib.import_module(name)).encode()
             for record in extract_records(code, name, "python"):
                 file.write(json.dumps({"text": record.text}) + "\n")
     command = [sys.executable, str(SCRIPTS / "01_prepare_data.py")]
@@ -231,6 +238,7 @@ def _import_before_forks() -> None:
     """Load what a run needs, without any use of it: threads and CUDA do not survive a fork."""
     import transformers.models.llama.modeling_llama  # noqa: F401
 
+    import utils.training.reporting
     import utils.training.setup  # noqa: F401
 
 
