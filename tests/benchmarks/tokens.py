@@ -31,7 +31,7 @@ from utils.data.packed import PackedDataset
 from utils.data.prepare import prepare
 from utils.data.shards import Encoded, SplitWriter, TokenShards, format_keys
 from utils.files import write_manifest
-from utils.session.machine import cpu_name, usable_cores
+from utils.hardware import cpu_name, usable_cores
 
 SLICE = 1 << 20
 ROWS, BATCH = 512, 64

@@ -36,6 +36,8 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Decoupled weight decay of matrices."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradient norm above which gradients are scaled down."""
+    spike_threshold: float = Field(10.0, ge=0)
+    """Deviations above the median of the last losses from which rows are skipped; 0: off."""
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear warmup (at most a tenth of the run)."""
     decay_ratio: float = Field(0.6, gt=0, le=1)

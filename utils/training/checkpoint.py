@@ -66,6 +66,10 @@ class TrainState:
     settings_hash: str = ""
     """Identity of the run: what decides its bits."""
     elapsed_s: Seconds = 0.0
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the last steps, which tell when one is far too high."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Code, versions and machine of the last process."""
     fast_paths: dict[str, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     """The plan so far."""

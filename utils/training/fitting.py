@@ -3,123 +3,146 @@
 import logging
 import time
 from dataclasses import replace
-from typing import Any
 
-import psutil
-import torch
-
-from utils.config.pretrain import PretrainConfig
-from utils.errors import BudgetError
 from utils.model.sizing import memory_bytes
+from utils.training.guard import start_over
 from utils.training.loss import language_model_loss
+from utils.training.memory import (
+    available_bytes,
+    is_out_of_memory,
+    peak_bytes,
+    reset_peak,
+    smaller_micro_batch,
+    used_bytes,
+)
+from utils.training.provenance import announce
 from utils.training.run import global_rows
 from utils.training.seeding import seed_step
 from utils.training.speed import can_compile, compile_decoder
 from utils.training.trainer import Trainer
 
-MEMORY_SHARE = 0.8
+ESTIMATED_SHARE = 0.8
 """Share of the available memory that a training step may take by estimate (CPU)."""
+MEASURED_SHARE = 0.95
+"""Share that it may take as measured: beyond, Linux would soon kill the process (CPU)."""
 
 log = logging.getLogger(__name__)
 
 
 def fit(trainer: Trainer) -> None:
-    """Choose the micro-batch, compile, and prove both by one forward and backward pass."""
-    cfg, earlier = trainer.run.cfg, trainer.state.fast_paths
-    noted = (trainer.plan.find("micro_batch") or {}).get("micro_batch")
-    size = trainer.state.micro_batch or noted or _estimated_micro_batch(trainer)
-    wanted = bool(earlier["compiled"]) if earlier else cfg.compile
-    left_s = trainer.box.left_s if trainer.box and not earlier else None
-    startup_s = trainer.box.startup_s if trainer.box else 0.0
-    is_new = trainer.state.step == 0
+    """Choose the micro-batch, compile, and prove both by a real step, of which nothing stays."""
+    state, earlier = trainer.state, trainer.state.fast_paths
+    is_new = not trainer.optimizers.tensors()
     if trainer.box and is_new and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
         trainer.box.refuse(trainer.clock.elapsed_s())
-    compiling = can_compile(wanted=wanted and cfg.compile, left_s=left_s, startup_s=startup_s)
-    while True:
-        trainer.state.micro_batch = size
-        try:
-            started = time.monotonic()
-            done = compiling and compile_decoder(trainer.model, lambda: _try_step(trainer))
-            if not done:
-                _try_step(trainer)
-            break
-        except torch.OutOfMemoryError:
-            size = _smaller(trainer, size)
-            log.info("out of memory: trying %d rows at a time", size)
-            torch.cuda.empty_cache()
-    if done:
-        log.info("compiled the decoder blocks in %.0f s", time.monotonic() - started)
-    trainer.fast = replace(trainer.fast, compiled=done)
-    _announce_paths(trainer, earlier)
+    compiling = _is_compiling(trainer)
+    trainer.guard.follow_plan(state)
+    if not state.micro_batch:
+        _estimate_micro_batch(trainer)
+    while (compiled := _proved(trainer, compiling, is_new)) is None:
+        was_recomputing = trainer.model.is_activation_checkpointing
+        trainer.guard.shrink(state)
+        if trainer.model.is_activation_checkpointing and not was_recomputing:
+            _estimate_micro_batch(trainer)  # more rows may fit so
+    if is_new:
+        start_over(trainer.run, trainer.model, trainer.optimizers)
+    trainer.fast = replace(trainer.fast, compiled=compiled)
+    paths = trainer.fast.as_dict()
+    announce(earlier, paths)
+    state.fast_paths = paths
+    trainer.run.record.values["environment"] |= paths
+    trainer.run.record.write()
     _record_micro_batch(trainer)
 
 
-def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
-    now = trainer.fast.as_dict()
-    changes = [
-        f"{name} {earlier[name]} -> {now[name]}" for name in earlier if earlier[name] != now[name]
-    ]
-    if changes:
-        log.warning("other fast paths than before, so not the same bits: %s", ", ".join(changes))
-    trainer.state.fast_paths = now
-    trainer.run.record.values["environment"] |= now
-    trainer.run.record.write()
+def _is_compiling(trainer: Trainer) -> bool:
+    cfg, earlier, box = trainer.run.cfg, trainer.state.fast_paths, trainer.box
+    wanted = bool(earlier["compiled"]) if earlier else cfg.compile
+    left_s = box.left_s if box and not earlier else None
+    return can_compile(
+        wanted=wanted and cfg.compile, left_s=left_s, startup_s=box.startup_s if box else 0.0
+    )
 
 
-def _record_micro_batch(trainer: Trainer) -> None:
-    size, wanted = trainer.state.micro_batch, trainer.run.cfg.batch_size
-    found = trainer.plan.find("micro_batch")
-    if found is not None and found["micro_batch"] == size:
-        return
-    if size != wanted:
-        log.info("micro-batch %d instead of %d rows: the global batch stays", size, wanted)
-    write, step = trainer.processes.is_main, trainer.state.step
-    trainer.plan.record("micro_batch", step, write=write, micro_batch=size)
+def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
+    """Return whether the blocks were compiled for a step that fits, None when it does not."""
+    device, started = trainer.processes.device, time.monotonic()
+    reset_peak(device)
+    before, room = used_bytes(device), available_bytes(device)
+    compiled = False
+    try:
+        compiled = compiling and compile_decoder(trainer.model, lambda: _try_step(trainer, is_new))
+        if not compiled:
+            _try_step(trainer, is_new)
+        is_too_much = False
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        is_too_much = True
+    taken = peak_bytes(device) - before
+    if device.type == "cpu":
+        is_too_much = is_too_much or taken > MEASURED_SHARE * room
+    if trainer.processes.any(is_too_much):
+        return None
+    if compiled:
+        log.info("compiled the decoder blocks in %.0f s", time.monotonic() - started)
+    log.info("a step of %d rows takes %.2f GB", trainer.state.micro_batch, taken / 1e9)
+    return compiled
 
 
-def _try_step(trainer: Trainer) -> None:
-    """Run forward and backward on real rows; nothing of it stays."""
+def _try_step(trainer: Trainer, is_new: bool) -> None:
+    """Run a step on real rows; in a new run also the update, which allocates its state."""
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.data.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     with trainer.autocast():
         loss = language_model_loss(trainer.model, batch.to(trainer.processes.device), batch.numel())
     loss.backward()
-    trainer.model.zero_grad(set_to_none=True)
+    if is_new:
+        trainer.optimizers.step(0.0)
+    trainer.optimizers.drop_gradients()
 
 
-def _estimated_micro_batch(trainer: Trainer) -> int:
-    """Return the rows that fit by estimate (CPU); on CUDA the real step decides."""
-    cfg, size = trainer.run.cfg, trainer.run.cfg.batch_size
-    if trainer.processes.device.type != "cpu":
-        return size
-    room = MEMORY_SHARE * psutil.virtual_memory().available / trainer.processes.count
-    while _needed(cfg, size, trainer.run.length) > room:
-        size = _smaller(trainer, size)
-    return size
+def _record_micro_batch(trainer: Trainer) -> None:
+    size, step = trainer.state.micro_batch, trainer.state.step
+    if trainer.plan.micro_batch(step) == size:
+        return
+    if size != trainer.run.cfg.batch_size:
+        log.info(
+            "micro-batch %d instead of %d rows: the global batch stays",
+            size,
+            trainer.run.cfg.batch_size,
+        )
+    trainer.plan.record("micro_batch", step, write=trainer.processes.is_main, micro_batch=size)
 
 
-def _needed(cfg: PretrainConfig, size: int, length: int) -> int:
+def _estimate_micro_batch(trainer: Trainer) -> None:
+    """Take the rows that fit by estimate (CPU); on CUDA the real step decides.
+
+    Raises:
+        BudgetError: one row does not fit even with its activations recomputed.
+    """
+    state, processes = trainer.state, trainer.processes
+    state.micro_batch = trainer.run.cfg.batch_size
+    if processes.device.type != "cpu":
+        return
+    rows = global_rows(trainer.run.cfg) // processes.count
+    room = ESTIMATED_SHARE * available_bytes(processes.device) / processes.count
+    size: int | None = state.micro_batch
+    while size is not None and _estimated_bytes(trainer, size) > room:
+        size = smaller_micro_batch(rows, size)
+    (size,) = processes.share_numbers([size or 0])
+    state.micro_batch = size or 1
+    if not size:
+        trainer.guard.shrink(state)
+        _estimate_micro_batch(trainer)
+
+
+def _estimated_bytes(trainer: Trainer, size: int) -> int:
+    cfg = trainer.run.cfg
     return memory_bytes(
         cfg,
         size,
-        length,
+        trainer.run.length,
         optimizer=cfg.optimizer,
-        gradient_checkpointing=cfg.gradient_checkpointing,
+        gradient_checkpointing=trainer.model.is_activation_checkpointing,
     )
-
-
-def _smaller(trainer: Trainer, size: int) -> int:
-    """Return the next smaller micro-batch that divides a process's share of the global batch.
-
-    Raises:
-        BudgetError: one row does not fit.
-    """
-    rows = global_rows(trainer.run.cfg) // trainer.processes.count
-    smaller = [part for part in range(1, size) if rows % part == 0 and part <= max(1, size // 2)]
-    if not smaller:
-        needed = _needed(trainer.run.cfg, 1, trainer.run.length)
-        raise BudgetError(
-            f"one row of {trainer.run.length} tokens needs about {needed / 1e9:.1f} GB, which is "
-            "not there: pass --gradient_checkpointing, lower --max_length, or take a smaller model"
-        )
-    return smaller[-1]

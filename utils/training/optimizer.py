@@ -60,7 +60,18 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
             optimizer.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Free the gradients of the weights."""
+        for optimizer, _ in self.members:
             optimizer.zero_grad(set_to_none=True)
+
+    def forget(self) -> None:
+        """Be as before the first step."""
+        self.drop_gradients()
+        for optimizer, _ in self.members:
+            optimizer.state.clear()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the whole state as `parameter name:key` -> tensor."""

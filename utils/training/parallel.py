@@ -51,6 +51,12 @@ class Processes:
             return value
         return self.accelerator.reduce(value, "sum")  # pyright: ignore[reportReturnType]
 
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` holds on any process."""
+        if self.count == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)))
+
     def sum_gradients(self, model: nn.Module) -> None:
         """Replace each gradient by its sum over the processes, in one exchange."""
         if self.count == 1:

@@ -89,6 +89,20 @@ class Plan:
         """Step of the last event about the length, -1 when there is none."""
         return max((event["step"] for event in self.events if "total" in event), default=-1)
 
+    def all(self, name: str) -> list[dict[str, Any]]:
+        """Return the events called `name` in the order in which they were decided."""
+        return [event for event in self.events if event["event"] == name]
+
+    def first_row(self, step: int, rows: int) -> int:
+        """Return the first global row of `step` at `rows` a step, skipped windows left out."""
+        skipped = sum(event["rows"] for event in self.all("skip") if event["step"] <= step)
+        return step * rows + skipped
+
+    def micro_batch(self, step: int) -> int | None:
+        """Return the micro-batch that was decided for `step`; None before the first decision."""
+        sizes = [e["micro_batch"] for e in self.all("micro_batch") if e["step"] <= step]
+        return sizes[-1] if sizes else None
+
     def find(self, name: str) -> dict[str, Any] | None:
         """Return the newest event called `name`."""
         return next((event for event in reversed(self.events) if event["event"] == name), None)

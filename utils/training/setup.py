@@ -11,6 +11,7 @@ from utils.model.architecture import build_model
 from utils.model.attention import choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
+from utils.training import provenance
 from utils.training.checkpoint import TrainState, check_tokenizer, load_checkpoint
 from utils.training.fitting import fit
 from utils.training.metrics import MetricsLog
@@ -43,7 +44,7 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     model = build_model(cfg, cfg.seed, attention, ControlIds.of(run.inputs.manifest))
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     trainer = Trainer(
         run=run,
         processes=processes,
@@ -81,11 +82,13 @@ def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
 def _restore(trainer: Trainer) -> None:
     """Load the checkpoint, replay the plan, take back what the log says beyond it."""
     run = trainer.run
+    environment = provenance.provenance(trainer.processes.device, trainer.processes.count)
     if run.checkpoint is not None:
         check_tokenizer(run.checkpoint, run.inputs.manifest["tokenizer_sha256"])
         state = load_checkpoint(run.checkpoint, trainer.model, trainer.optimizers)
         trainer.take_state(state)
         _announce_changes(trainer)
+        provenance.announce(state.environment, environment)
         log.info("resumed from %s at step %d", run.checkpoint, trainer.state.step)
     if run.is_continued:
         step = trainer.state.step
@@ -95,7 +98,7 @@ def _restore(trainer: Trainer) -> None:
         trainer.metrics.event("resume", step, trainer.clock.elapsed_s())
     else:
         trainer.plan.events = list(trainer.state.events)
-    trainer.state.settings_hash = run.settings_hash
+    trainer.state.settings_hash, trainer.state.environment = run.settings_hash, environment
 
 
 def _announce_changes(trainer: Trainer) -> None:
@@ -104,12 +107,12 @@ def _announce_changes(trainer: Trainer) -> None:
         return
     old, new = read_card(run.checkpoint).get("settings", {}), run.cfg.resolved()
     changes = [
-        f"{name} {old.get(name)} -> {value}"
+        f"--{name} {old.get(name)} -> {value}"
         for name, value in new.items()
         if name not in NOT_IDENTITY and old.get(name) != value
     ]
-    what = ", ".join(changes) or "other data or another global batch"
-    log.warning("not the settings of %s: %s; going on with the new ones", run.checkpoint, what)
+    for what in changes or ["other data or another global batch"]:
+        log.warning("not the settings of %s: %s; going on with the new one", run.checkpoint, what)
 
 
 def _describe(trainer: Trainer) -> None:

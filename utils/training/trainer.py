@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from utils.data.packed import PackedDataset
-from utils.errors import Interrupted, LumiError
+from utils.errors import Interrupted
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
 from utils.training.checkpoint import TrainState
+from utils.training.guard import Guard
 from utils.training.loss import language_model_loss
+from utils.training.memory import is_out_of_memory
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
@@ -52,6 +55,7 @@ class Trainer:
     box: TimeBox | None = None
     calendar: Calendar = field(init=False)
     saver: Saver = field(init=False)
+    guard: Guard = field(init=False)
     limit: int | None = None
     """Steps at most, by --max_steps or --num_train_epochs."""
     loss: float = math.nan
@@ -72,13 +76,24 @@ class Trainer:
             self.clock,
             self.box,
         )
+        self.guard = Guard(
+            self.run,
+            self.processes,
+            self.model,
+            self.data,
+            self.optimizers,
+            self.plan,
+            self.clock,
+            self.metrics,
+            self.autocast,
+        )
 
     def steps(self) -> Iterator[int]:
         """Train; yield each finished step until the plan is done.
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
-            LumiError: the loss is not a number.
+            LumiError: the loss is not a number again and again, or one row does not fit.
         """
         self.saver.last_save_s, self._last_validation = self.clock.elapsed_s(), self.state.step
         while (total := self._plan_step()) is None or self.state.step < total:
@@ -87,44 +102,83 @@ class Trainer:
             self._stop_if_asked()
 
     def train_step(self) -> None:
-        """One optimizer step over the global batch."""
+        """One optimizer step over the global batch; what goes wrong is undone and done again."""
         started = time.monotonic()
-        step, rows = self.state.step, global_rows(self.run.cfg)
-        size, count = self.state.micro_batch, self.processes.count
-        targets = rows * (self.run.length - 1)
+        while not self._try_step():
+            pass
+        self._measure(time.monotonic() - started, global_rows(self.run.cfg) * self.run.length)
+
+    def _try_step(self) -> bool:
+        """Do the step and return True, or let the guard change the plan for it."""
+        step = self.state.step
+        self.guard.follow_plan(self.state)
+        loss_sum = self._accumulate(step)
+        if self.processes.any(loss_sum is None):
+            self.guard.shrink(self.state)
+            return False
+        assert loss_sum is not None
+        self.processes.sum_gradients(self.model)
+        norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
+        loss, norm = torch.stack([self.processes.sum(loss_sum), norm]).tolist()
+        if reason := self.guard.objection(self.state, loss, norm):
+            self._go_on_from(self.guard.refuse(self.state, loss, norm, reason))
+            return False
+        if not self._update(step):
+            self._go_on_from(self.guard.undo_update(self.state))
+            return False
+        self.loss = loss
+        self.guard.note(self.state, loss)
+        self.state.step += 1
+        self.state.tokens += global_rows(self.run.cfg) * self.run.length
+        return True
+
+    def _accumulate(self, step: int) -> Tensor | None:
+        """Sum this process's gradients; return its part of the loss, None without the memory."""
+        try:
+            return self._forward_and_backward(step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _forward_and_backward(self, step: int) -> Tensor:
+        cfg, size, count = self.run.cfg, self.state.micro_batch, self.processes.count
+        rows = global_rows(cfg)
+        first, targets = self.plan.first_row(step, rows), rows * (self.run.length - 1)
         total = torch.zeros((), device=self.processes.device)
         for micro_step in range(rows // (size * count)):
             place = micro_step * count + self.processes.rank
-            batch = self.data.batch(self.run.cfg.seed, step * rows + place * size, size)  # (B, T)
-            seed_step(self.run.cfg.seed, step, place)
+            batch = self.data.batch(cfg.seed, first + place * size, size)  # (B, T)
+            seed_step(cfg.seed, step, place)
             with self.autocast():
                 loss = language_model_loss(
                     self.model, batch.to(self.processes.device, non_blocking=True), targets
                 )
             loss.backward()
             total += loss.detach()
-        self.processes.sum_gradients(self.model)
-        norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
-        self.loss = self.processes.sum(total).item()
-        self._check_finite(norm)
-        self.optimizers.step(self.plan.schedule(step).factor(step))
-        self.state.step += 1
-        self.state.tokens += rows * self.run.length
-        self._measure(time.monotonic() - started, rows * self.run.length)
+        return total
+
+    def _update(self, step: int) -> bool:
+        """Update the weights; return False where memory ran out half-way."""
+        try:
+            self.optimizers.step(self.plan.schedule(step).factor(step))
+        except (RuntimeError, MemoryError) as error:
+            if self.processes.count > 1 or not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _go_on_from(self, state: TrainState) -> None:
+        """Take `state`, which may be that of an earlier step."""
+        self.take_state(state)
+        self._last_validation = min(self._last_validation, state.step)
+        if self.box is not None:
+            self.box.last_step = min(self.box.last_step, state.step)
 
     def autocast(self) -> AbstractContextManager:
         """Products in bfloat16 where that is on."""
         kind = self.processes.device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.fast.bf16)
-
-    def _check_finite(self, norm: torch.Tensor) -> None:
-        if math.isfinite(self.loss) and bool(torch.isfinite(norm)):
-            return
-        raise LumiError(
-            f"step {self.state.step + 1}: the loss is {self.loss}, the gradient norm {norm:.3g}: "
-            "lower --learning_rate and --muon_learning_rate, then go on from the last good "
-            f"checkpoint with --resume_from_checkpoint {self.run.folder}"
-        )
 
     def _measure(self, seconds: float, tokens: int) -> None:
         rate = tokens / seconds
