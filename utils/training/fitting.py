@@ -80,9 +80,9 @@ def _record_micro_batch(trainer: Trainer) -> None:
 def _try_step(trainer: Trainer) -> None:
     """Run forward and backward on real rows; nothing of it stays."""
     seed_step(trainer.run.cfg.seed, 0, 0)
-    batch = trainer.data.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
+    batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     with trainer.autocast():
-        loss = language_model_loss(trainer.model, batch.to(trainer.processes.device), batch.numel())
+        loss = language_model_loss(trainer.model, batch, batch.numel(), trainer.form)
     loss.backward()
     trainer.model.zero_grad(set_to_none=True)
 

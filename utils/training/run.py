@@ -23,7 +23,7 @@ NOT_IDENTITY = frozenset(
         "batch_size", "gradient_accumulation_steps", "cpu", "data_dir", "data_path", "data_dirs",
         "eval_steps", "eval_tokens", "logging_steps", "max_minutes", "model_name", "output_dir",
         "preflight", "resume_from_checkpoint", "save_steps", "save_total_limit", "tensorboard",
-        "wandb",
+        "tokens_on_gpu", "wandb",
     }
 )  # fmt: skip
 """Settings that do not change which model comes out (the global batch is looked at instead)."""

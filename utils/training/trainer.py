@@ -20,7 +20,8 @@ from utils.errors import Interrupted, LumiError
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
 from utils.training.checkpoint import TrainState
-from utils.training.loss import language_model_loss
+from utils.training.feeding import Feed
+from utils.training.loss import RowForm, language_model_loss
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
@@ -28,6 +29,7 @@ from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.seeding import seed_step
+from utils.training.sources import announce_passes
 from utils.training.speed import FastPaths
 from utils.training.validation import ValidationSet, bits_per_byte
 
@@ -42,6 +44,8 @@ class Trainer:
     processes: Processes
     model: PreTrainedModel
     data: PackedDataset
+    feed: Feed
+    form: RowForm
     validation: ValidationSet
     optimizers: Optimizers
     fast: FastPaths
@@ -91,16 +95,14 @@ class Trainer:
         started = time.monotonic()
         step, rows = self.state.step, global_rows(self.run.cfg)
         size, count = self.state.micro_batch, self.processes.count
-        targets = rows * (self.run.length - 1)
+        tokens = self.data.count_tokens(self.run.cfg.seed, step * rows, rows)
         total = torch.zeros((), device=self.processes.device)
         for micro_step in range(rows // (size * count)):
             place = micro_step * count + self.processes.rank
-            batch = self.data.batch(self.run.cfg.seed, step * rows + place * size, size)  # (B, T)
+            batch = self.feed.batch(self.run.cfg.seed, step * rows + place * size, size)  # (B, T)
             seed_step(self.run.cfg.seed, step, place)
             with self.autocast():
-                loss = language_model_loss(
-                    self.model, batch.to(self.processes.device, non_blocking=True), targets
-                )
+                loss = language_model_loss(self.model, batch, tokens - rows, self.form)
             loss.backward()
             total += loss.detach()
         self.processes.sum_gradients(self.model)
@@ -109,7 +111,7 @@ class Trainer:
         self._check_finite(norm)
         self.optimizers.step(self.plan.schedule(step).factor(step))
         self.state.step += 1
-        self.state.tokens += rows * self.run.length
+        self.state.tokens += tokens
         self._measure(time.monotonic() - started, rows * self.run.length)
 
     def autocast(self) -> AbstractContextManager:
@@ -173,8 +175,14 @@ class Trainer:
         level = logging.INFO if total is None else logging.DEBUG
         log.log(level, "%s at step %d: %d steps in all", name, step, wanted)
         if total is None:
+            self.announce_passes(wanted)
             self.saver.save(f"step_{step}")
         return wanted
+
+    def announce_passes(self, total: int) -> None:
+        """Say which data are seen more than once in `total` steps."""
+        rows = total * global_rows(self.run.cfg)
+        announce_passes(self.data, self.run.data_dirs, self.run.cfg.seed, rows)
 
     # --- when to do what ------------------------------------------------------------------------
 
