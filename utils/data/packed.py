@@ -97,15 +97,21 @@ class PackedDataset:
         return torch.from_numpy(out)
 
     def runs(self, seed: int, first: int, size: int) -> Runs:
-        """Return where the tokens of global rows lie in the streams of all folders end to end."""
+        """Return where the tokens of global rows lie in the streams of all folders end to end.
+
+        The runs come in the order of their places.
+        """
         parts, before = [], np.cumsum([0, *map(len, self.streams)])
         for mine, number, rows in self._by_source(seed, first, size):
             runs = self.sources[number].runs(rows)
             row, column = np.divmod(runs.places, self.length)
             places = np.flatnonzero(mine)[row] * self.length + column
             parts.append(Runs(runs.starts + before[number], places, runs.lengths))
-        columns = ("starts", "places", "lengths")
-        return Runs(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+        names = ("starts", "places", "lengths")
+        table = np.array(
+            [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        )
+        return Runs(*table[:, np.argsort(table[1])])
 
     def count_tokens(self, seed: int, first: int, size: int) -> int:
         """Return the tokens in global rows [first, first + size), padding not counted."""
