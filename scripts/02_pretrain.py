@@ -1,4 +1,4 @@
-"""Stage 02: pre-train a LLaMA-style decoder from scratch on the token shards of stage 01.
+"""Stage 02: pre-train a decoder from scratch on the token shards of stage 01.
 
     python scripts/02_pretrain.py --config config/tiny.json --data_dir data/processed/pydocs
     accelerate launch scripts/02_pretrain.py ...        (or torchrun: several GPUs)

@@ -91,6 +91,7 @@ SHIPPED = {
     **{path: SessionConfig for path in (ROOT / "sessions").glob("*.json")},
     **{ROOT / f"config/{name}.json": PretrainConfig for name in ("nano", "tiny", "small", "base")},
     ROOT / "config/advanced_example.json": PretrainConfig,
+    ROOT / "config/qwen3_tiny.json": PretrainConfig,
     ROOT / "config/sft.json": SFTConfig,
     ROOT / "config/dpo.json": DPOConfig,
     ROOT / "config/evaluate.json": EvaluateConfig,

@@ -1,6 +1,6 @@
-"""Settings of the LLaMA-style decoder."""
+"""Settings of the decoder."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -12,6 +12,8 @@ class ModelConfig(Section):
 
     model_name: str = "tiny"
     """Names the checkpoint directory."""
+    architecture: Literal["llama", "qwen3"] = "llama"
+    """Llama, or Qwen3: the same with normalised queries and keys (QK-norm)."""
     n_layer: PositiveInt = 6
     """Decoder blocks."""
     d_model: PositiveInt = 256

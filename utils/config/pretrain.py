@@ -10,7 +10,7 @@ from utils.config.training import TrainingConfig
 
 
 class PretrainConfig(TrainingConfig, ModelConfig):
-    """Pre-train a LLaMA-style decoder from scratch on packed shards."""
+    """Pre-train a decoder from scratch on packed shards."""
 
     data_dir: Path | None = None
     """Prepared folder with manifest.json; the newest one in data/processed when unset."""
@@ -28,6 +28,12 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Tokens per training row (sequence_length when unset)."""
     num_train_epochs: PositiveFloat | None = None
     """Passes over the training split; one when neither steps nor minutes are set."""
+    packing: Literal["end_to_end", "best_fit"] = "end_to_end"
+    """Documents end to end, cut at row ends, or whole in rows that begin with one."""
+    document_mask: bool = False
+    """Attention inside documents only; positions restart with each."""
+    tokens_on_gpu: bool = True
+    """Keep the training tokens on the GPU where they fit; else a thread reads ahead."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for matrices and AdamW for the rest, or AdamW for all."""
     muon_learning_rate: PositiveFloat = 0.02

@@ -1,13 +1,12 @@
 """Packed training rows whose order is a pure function of (seed, row number): nothing to resume.
 
-The token shards of a split are one long stream. Row i is its tokens [i * T, (i + 1) * T), documents
-end to end with EOS between them; labels are made from the same row in `utils.training.loss`.
-Training asks for global rows 0, 1, 2, ...: an epoch visits each row once, in an order drawn by a
-keyed permutation that needs no table, so a run can start at row 10^12 at once, and batch size,
-accumulation and processes can change without changing which rows make up a step.
+Each folder's documents are packed into rows (`utils.data.packing`); labels are made from the same
+row in `utils.training.loss`. Training asks for global rows 0, 1, 2, ...: an epoch visits each row
+once, in an order drawn by a keyed permutation that needs no table, so a run can start at row 10^12
+at once, and batch size, accumulation and processes can change without changing which rows make up
+a step. Several folders are mixed by weight, each without replacement within its own epochs.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,22 +17,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.shards import TokenShards
+from utils.data.control_tokens import ControlIds
+from utils.data.packing import BestFit, EndToEnd, Runs
+from utils.data.permutation import shuffled_rows
+from utils.data.shards import TokenShards, read_dataset
 from utils.data.token_stream import TokenStream
 from utils.errors import DataError
 
 MIX_BLOCK = 1000
 """Rows after which the shares of several data sets are met exactly."""
-FEISTEL_ROUNDS = 4
 ORDER_BLOCK = 4096
 """Rows whose order is worked out at once."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a run has drawn from one folder."""
+
+    rows: int
+    tokens: int
+    """Padding not counted."""
+    passes: float
+    """Rows drawn over rows there are."""
 
 
 @dataclass(frozen=True)
 class PackedDataset:
     """Rows of `length` tokens from one or several prepared folders in a seeded order."""
 
-    streams: tuple[TokenStream, ...]
+    sources: tuple[EndToEnd | BestFit, ...]
+    """The rows of each folder."""
     length: int
     """Tokens per row (T)."""
     counts: tuple[int, ...]
@@ -46,6 +59,7 @@ class PackedDataset:
         split: str,
         length: int,
         weights: Sequence[float] = (),
+        packing: str = "end_to_end",
     ) -> Self:
         """Open prepared folders that share one tokenizer; equal weights when none are given.
 
@@ -57,52 +71,93 @@ class PackedDataset:
             raise DataError(
                 f"{len(weights)} data_weights for {len(places)} data_dirs: give one for each"
             )
-        streams = tuple(TokenShards.open(place, split).tokens for place in places)
-        for place, stream in zip(places, streams, strict=True):
-            if len(stream) < length:
-                raise DataError(
-                    f"{place}: {split} has {len(stream)} tokens, a row needs {length}: lower "
-                    "--max_length or prepare more text"
-                )
-        return cls(streams, length, _shares(weights or [1.0] * len(places)))
+        sources = tuple(_source(place, split, length, packing) for place in places)
+        return cls(sources, length, _shares(weights or [1.0] * len(places)))
 
     @property
-    def rows_per_stream(self) -> tuple[int, ...]:
-        """Whole rows in each folder; the last, shorter piece of a stream is left out."""
-        return tuple(len(stream) // self.length for stream in self.streams)
+    def streams(self) -> tuple[TokenStream, ...]:
+        """The tokens of each folder."""
+        return tuple(source.stream for source in self.sources)
 
     @property
     def num_rows(self) -> int:
         """Rows of all folders."""
-        return sum(self.rows_per_stream)
+        return sum(source.num_rows for source in self.sources)
+
+    @property
+    def most_documents(self) -> int:
+        """Most documents that a row of any folder holds a part of."""
+        return max(source.most_documents for source in self.sources)
 
     def batch(self, seed: int, first: int, size: int) -> Tensor:
         """Return global rows [first, first + size) as int64 (size, length)."""
+        out = np.empty((size, self.length), dtype=np.int64)
+        for mine, number, rows in self._by_source(seed, first, size):
+            out[mine] = self.sources[number].rows(rows)
+        return torch.from_numpy(out)
+
+    def runs(self, seed: int, first: int, size: int) -> Runs:
+        """Return where the tokens of global rows lie in the streams of all folders end to end.
+
+        The runs come in the order of their places.
+        """
+        parts, before = [], np.cumsum([0, *map(len, self.streams)])
+        for mine, number, rows in self._by_source(seed, first, size):
+            runs = self.sources[number].runs(rows)
+            row, column = np.divmod(runs.places, self.length)
+            places = np.flatnonzero(mine)[row] * self.length + column
+            parts.append(Runs(runs.starts + before[number], places, runs.lengths))
+        names = ("starts", "places", "lengths")
+        table = np.array(
+            [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        )
+        return Runs(*table[:, np.argsort(table[1])])
+
+    def count_tokens(self, seed: int, first: int, size: int) -> int:
+        """Return the tokens in global rows [first, first + size), padding not counted."""
+        parts = self._by_source(seed, first, size)
+        return sum(int(self.sources[number].tokens(rows).sum()) for _, number, rows in parts)
+
+    def drawn(self, seed: int, size: int) -> tuple[Drawn, ...]:
+        """Return what the global rows [0, size) hold of each folder."""
+        blocks, rest = divmod(size, MIX_BLOCK)
+        ends = np.bincount(_pattern(self.counts, seed)[:rest], minlength=len(self.counts))
+        rows = [int(blocks * count + end) for count, end in zip(self.counts, ends, strict=True)]
+        out = []
+        for number, (source, drawn) in enumerate(zip(self.sources, rows, strict=True)):
+            whole = drawn - drawn % source.num_rows
+            tokens = whole // source.num_rows * source.num_tokens
+            for start in range(whole, drawn, ORDER_BLOCK):
+                size = min(ORDER_BLOCK, drawn - start)
+                tokens += _count_tokens(source, seed + number, start, size)
+            out.append(Drawn(drawn, tokens, drawn / source.num_rows))
+        return tuple(out)
+
+    def _by_source(
+        self, seed: int, first: int, size: int
+    ) -> list[tuple[np.ndarray, int, np.ndarray]]:
+        """Return (which of the global rows, folder, their rows there) for each folder in use."""
         blocks = range(first // ORDER_BLOCK, (first + size - 1) // ORDER_BLOCK + 1)
         order = np.concatenate([_order(self, seed, block) for block in blocks], axis=1)
         begin = first - blocks[0] * ORDER_BLOCK
-        source, start = order[:, begin : begin + size]
-        out = np.empty((size, self.length), dtype=np.int64)
-        for number, stream in enumerate(self.streams):
-            mine = source == number
-            out[mine] = stream.rows(start[mine], self.length)
-        return torch.from_numpy(out)
+        source, rows = order[:, begin : begin + size]
+        found = ((source == number, number) for number in range(len(self.sources)))
+        return [(mine, number, rows[mine]) for mine, number in found if mine.any()]
 
     def order(self, seed: int, rows: np.ndarray) -> np.ndarray:
-        """Return the folder of each global row (uint64) and its first token there; int64 (2, R)."""
+        """Return the folder of each global row (uint64) and its row there; int64 (2, R)."""
         source, rank = self._sources(seed, rows)
-        start = np.empty(len(rows), dtype=np.int64)
-        for number, count in enumerate(self.rows_per_stream):
+        row = np.empty(len(rows), dtype=np.int64)
+        for number, part in enumerate(self.sources):
             mine = source == number
-            start[mine] = shuffled_rows(seed + number, rank[mine], count) * np.uint64(self.length)
-        return np.stack([source, start])
+            row[mine] = shuffled_rows(seed + number, rank[mine], part.num_rows)
+        return np.stack([source, row])
 
     def _sources(self, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for each global row its folder and its running number within that folder."""
-        if len(self.streams) == 1:
+        if len(self.sources) == 1:
             return np.zeros(len(rows), dtype=np.int64), rows
-        pattern = np.repeat(np.arange(len(self.counts)), self.counts)
-        np.random.default_rng(seed).shuffle(pattern)
+        pattern = _pattern(self.counts, seed)
         one_hot = pattern[:, None] == np.arange(len(self.counts))[None, :]
         rank = (np.cumsum(one_hot, axis=0) - 1)[np.arange(MIX_BLOCK), pattern]
         block, slot = rows // MIX_BLOCK, (rows % MIX_BLOCK).astype(np.int64)
@@ -110,11 +165,40 @@ class PackedDataset:
         return pattern[slot], block * count + rank[slot].astype(np.uint64)
 
 
+def _source(folder: Path, split: str, length: int, packing: str) -> EndToEnd | BestFit:
+    shards = TokenShards.open(folder, split)
+    stream, offsets = shards.tokens, shards.document_offsets
+    least = length if packing == "end_to_end" else 1
+    if len(stream) < least:
+        raise DataError(
+            f"{folder}: {split} has {len(stream)} tokens, a row needs {least}: lower "
+            "--max_length or prepare more text"
+        )
+    if packing == "end_to_end":
+        return EndToEnd(stream, offsets, length)
+    return BestFit(stream, offsets, length, ControlIds.of(read_dataset(folder)))
+
+
+def _pattern(counts: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return the folder of each row of a block."""
+    pattern = np.repeat(np.arange(len(counts)), counts)
+    np.random.default_rng(seed).shuffle(pattern)
+    return pattern
+
+
 @lru_cache(maxsize=2)
 def _order(data: PackedDataset, seed: int, block: int) -> np.ndarray:
     """Return the order of many rows: for a few, numpy's calls would cost more than reading."""
     rows = np.arange(ORDER_BLOCK, dtype=np.uint64) + np.uint64(block * ORDER_BLOCK)
     return data.order(seed, rows)
+
+
+@lru_cache(maxsize=1 << 16)
+def _count_tokens(source: EndToEnd | BestFit, seed: int, first: int, size: int) -> int:
+    """Return the tokens in the rows of a folder with the running numbers [first, first + size)."""
+    numbers = np.arange(first, first + size, dtype=np.uint64)
+    rows = shuffled_rows(seed, numbers, source.num_rows)
+    return int(source.tokens(rows.astype(np.int64)).sum())
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:
@@ -125,44 +209,3 @@ def _shares(weights: Sequence[float]) -> tuple[int, ...]:
         counts[index] += 1
     counts[np.argmax(counts)] += MIX_BLOCK - counts.sum()
     return tuple(int(count) for count in counts)
-
-
-def shuffled_rows(seed: int, numbers: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the row that the n-th read visits, for running numbers n of any size (uint64).
-
-    Each block of `num_rows` numbers (an epoch) visits every row once, each in another order.
-    """
-    epochs, positions = np.divmod(numbers, np.uint64(num_rows))
-    rows = np.empty_like(positions)
-    for epoch in np.unique(epochs):
-        mine = epochs == epoch
-        rows[mine] = permute(positions[mine], num_rows, f"{seed}/{int(epoch)}")
-    return rows
-
-
-def permute(positions: np.ndarray, size: int, key: str) -> np.ndarray:
-    """Return a bijection of [0, size) drawn by `key`, applied to each of `positions`.
-
-    Reference: Feistel network with cycle walking (Black and Rogaway, 2002): a permutation of the
-    next power of four, repeated for values that fall outside.
-    """
-    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-    digest = hashlib.sha256(key.encode()).digest()
-    keys = np.frombuffer(digest, dtype="<u8")[:FEISTEL_ROUNDS]
-    out = positions.astype(np.uint64)
-    todo = np.ones(len(out), dtype=bool)
-    while todo.any():
-        left, right = out[todo] >> half, out[todo] & mask
-        for round_key in keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
-        out[todo] = (left << half) | right
-        todo &= out >= size
-    return out
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scramble 64-bit words (the finaliser of SplitMix64, Steele et al., 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

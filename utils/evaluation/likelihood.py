@@ -24,7 +24,9 @@ IGNORE = -100
 LOGIT_ROWS = 512
 """Positions whose logits exist at once: 512 x 32,768 x 4 bytes = 67 MB."""
 POSITIONS_PER_BATCH = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
-PLAIN_HEADS = frozenset({"llama", "gpt2", "gpt_neox", "gpt_neo", "opt", "mistral", "qwen2"})
+PLAIN_HEADS = frozenset(
+    {"llama", "qwen3", "gpt2", "gpt_neox", "gpt_neo", "opt", "mistral", "qwen2"}
+)
 """Model types whose logits are head(hidden states) and nothing more; others run whole."""
 
 Pair = tuple[list[int], list[int]]

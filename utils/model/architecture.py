@@ -1,20 +1,33 @@
-"""Builds the LLaMA-style decoder from its settings."""
+"""Builds the decoder from its settings: Llama, or Qwen3 (Llama with QK-norm)."""
 
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from utils.config.model import ModelConfig
 from utils.data.control_tokens import ControlIds
 
 INITIALIZER_STD = 0.02
 LUMI_IDS = ControlIds()
+ARCHITECTURES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+"""Classes of transformers; neither has biases."""
 
 
-def llama_config(config: ModelConfig, control: ControlIds, **overrides: Any) -> LlamaConfig:
+def decoder_config(config: ModelConfig, control: ControlIds, **overrides: Any) -> PreTrainedConfig:
     """Return the transformers configuration of a decoder."""
-    return LlamaConfig(
+    kind, _ = ARCHITECTURES[config.architecture]
+    return kind(
         vocab_size=config.vocab_size,
         hidden_size=config.d_model,
         intermediate_size=config.d_ff,
@@ -39,13 +52,14 @@ def build_model(
     seed: int = 42,
     attention: str = "sdpa",
     control: ControlIds = LUMI_IDS,
-) -> LlamaForCausalLM:
+) -> LlamaForCausalLM | Qwen3ForCausalLM:
     """Return a freshly initialised fp32 decoder; equal settings and seed give equal weights.
 
     `control` are the ids of the tokenizer it is trained with.
     """
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(llama_config(config, control, attn_implementation=attention))
+    _, kind = ARCHITECTURES[config.architecture]
+    model = kind(decoder_config(config, control, attn_implementation=attention))
     model.generation_config = GenerationConfig(
         bos_token_id=control.eos, eos_token_id=control.eos, pad_token_id=control.pad
     )

@@ -38,10 +38,11 @@ class ParameterCount:
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """Return the parameter counts that torch would count."""
     width, table = config.d_model, config.vocab_size * config.d_model
+    norms = 2 * width + (2 * width // config.n_head if config.architecture == "qwen3" else 0)
     return ParameterCount(
         embedding=table,
         head=0 if config.tie_embeddings else table,
-        layers=config.n_layer * (_layer_matrices(config) + 2 * width),
+        layers=config.n_layer * (_layer_matrices(config) + norms),
         final_norm=width,
     )
 

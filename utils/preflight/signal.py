@@ -65,6 +65,7 @@ def small_architecture(
     width = heads * max(8, SMALL_WIDTH // heads // 2 * 2)
     return ModelConfig(
         model_name="preflight",
+        architecture=config.architecture,
         n_layer=2,
         d_model=width,
         n_head=heads,

@@ -93,9 +93,9 @@ def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
 def _try_step(trainer: Trainer, is_new: bool) -> None:
     """Run a step on real rows; in a new run also the update, which allocates its state."""
     seed_step(trainer.run.cfg.seed, 0, 0)
-    batch = trainer.data.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
+    batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     with trainer.autocast():
-        loss = language_model_loss(trainer.model, batch.to(trainer.processes.device), batch.numel())
+        loss = language_model_loss(trainer.model, batch, batch.numel(), trainer.form)
     loss.backward()
     if is_new:
         trainer.optimizers.step(0.0)

@@ -25,6 +25,7 @@ from utils.errors import BudgetError, LumiError
 from utils.model.architecture import build_model
 from utils.training.checkpoint import TrainState, load_checkpoint, read_step, resumable
 from utils.training.incidents import Incident, row_losses, write_report
+from utils.training.loss import RowForm
 from utils.training.memory import release_memory, smaller_micro_batch
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
@@ -74,6 +75,7 @@ class Guard:
     processes: Processes
     model: PreTrainedModel
     data: PackedDataset
+    form: RowForm
     optimizers: Optimizers
     plan: Plan
     clock: Clock
@@ -144,7 +146,7 @@ class Guard:
         seed, first = self.run.cfg.seed, incident.first_row
         count = global_rows(self.run.cfg)
         rows = [self.data.batch(seed, row, 1) for row in range(first, first + count)]  # (1, T) each
-        losses = row_losses(self.model, rows, self.autocast)
+        losses = row_losses(self.model, rows, self.form, self.autocast)
         folder, tokenizer_dir = self.run.folder, self.run.tokenizer_dir
         if not self.processes.is_main:
             return folder

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from utils.data.tokenizer import Tokenizer
 from utils.files import write_json
-from utils.training.loss import language_model_loss
+from utils.training.loss import RowForm, language_model_loss
 
 INCIDENTS = "incidents"
 """Folder of the reports in a run folder."""
@@ -41,17 +41,22 @@ class Incident:
 def row_losses(
     model: PreTrainedModel,
     rows: Iterable[Tensor],
+    form: RowForm,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[float]:
     """Return the mean loss of each of `rows`, (1, T) each, in nats per token, without dropout.
 
     Every process works out all rows: with sharded weights a forward pass needs all of them.
     """
+
+    def loss(row: Tensor) -> float:
+        return language_model_loss(model, row.to(model.device), form=form).item()
+
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), autocast():
-            return [language_model_loss(model, row.to(model.device)).item() for row in rows]
+            return [loss(row) for row in rows]
     finally:
         model.train(was_training)
 

@@ -6,21 +6,37 @@ chunk in the forward pass, where its probabilities are at hand.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from utils.model.attention import DocumentMask
 
 IGNORED = -100
 CHUNK_LOGITS = 2**23
 """Logits per chunk: 32 MB in fp32, 256 rows at V = 32768 and 1024 rows at V = 8192."""
 
 
-def next_token_targets(input_ids: Tensor) -> Tensor:
-    """Return what each position of (B, T) must predict; `IGNORED` at row ends."""
+@dataclass(frozen=True)
+class RowForm:
+    """What rows are besides tokens: padded or full, one text or documents."""
+
+    pad_id: int | None = None
+    """Nobody learns to predict it; None: rows are full."""
+    mask: DocumentMask | None = None
+    """None: attention runs along the row."""
+
+
+FULL_ROWS = RowForm()
+
+
+def next_token_targets(input_ids: Tensor, pad_id: int | None = None) -> Tensor:
+    """Return what each position of (B, T) must predict; `IGNORED` at row ends and for padding."""
     targets = torch.full_like(input_ids, IGNORED)
     targets[:, :-1] = input_ids[:, 1:]
-    return targets
+    return targets if pad_id is None else targets.masked_fill(targets == pad_id, IGNORED)
 
 
 def count_targets(input_ids: Tensor) -> int:
@@ -29,28 +45,33 @@ def count_targets(input_ids: Tensor) -> int:
 
 
 def language_model_loss(
-    model: nn.Module, input_ids: Tensor, normalizer: float | None = None
+    model: nn.Module,
+    input_ids: Tensor,
+    normalizer: float | None = None,
+    form: RowForm = FULL_ROWS,
 ) -> Tensor:
     """Return the summed loss in nats over `normalizer` (the number of targets: the mean).
 
     Args:
         model: a Llama-like causal model: `model.model` gives hidden states, `model.lm_head` maps
             them to logits.
-        input_ids: (B, T) token ids, without padding: rows are packed.
+        input_ids: (B, T) token ids of packed rows.
         normalizer: what to divide by; with accumulation, the targets of the whole step.
+        form: whether rows are padded, and whether attention stays inside documents.
     """
-    targets = next_token_targets(input_ids)
+    targets = next_token_targets(input_ids, form.pad_id)
     if normalizer is None:
         normalizer = max(1, int((targets != IGNORED).sum()))
-    hidden = hidden_states(model, input_ids)  # (B, T, D)
+    hidden = hidden_states(model, input_ids, form.mask)  # (B, T, D)
     weight: Tensor = model.lm_head.weight  # pyright: ignore[reportAssignmentType,reportAttributeAccessIssue]
     return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)
 
 
-def hidden_states(model: nn.Module, input_ids: Tensor) -> Tensor:
+def hidden_states(model: nn.Module, input_ids: Tensor, mask: DocumentMask | None = None) -> Tensor:
     """Return what goes into the head, (B, T, D), in the precision of autocast when it is on."""
     decoder: Any = model.model
-    hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+    inside = mask.inputs(input_ids, decoder.config._attn_implementation) if mask else {}
+    hidden = decoder(input_ids=input_ids, use_cache=False, **inside).last_hidden_state
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     return hidden

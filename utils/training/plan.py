@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ class Plan:
         """Return the first global row of `step` at `rows` a step, skipped windows left out."""
         skipped = sum(event["rows"] for event in self.all("skip") if event["step"] <= step)
         return step * rows + skipped
+
+    def windows(self, step: int, rows: int) -> list[tuple[int, int]]:
+        """Return first and end of the runs of global rows that the steps before `step` took."""
+        skips = {event["step"] for event in self.all("skip") if event["step"] < step}
+        firsts = ((a, b, self.first_row(a, rows)) for a, b in pairwise(sorted({0, step, *skips})))
+        return [(first, first + (b - a) * rows) for a, b, first in firsts]
 
     def micro_batch(self, step: int) -> int | None:
         """Return the micro-batch that was decided for `step`; None before the first decision."""

@@ -1,10 +1,13 @@
 """What a person sees of a run: the progress line, the recorded numbers, samples, the summary."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from utils.log import progress
 from utils.model.sizing import count_parameters
+from utils.training.run import global_rows
 from utils.training.samples import is_sample_step, sample_texts
+from utils.training.sources import account_sources, source_metrics
 from utils.training.trainer import Trainer
 
 
@@ -49,7 +52,14 @@ def _log_step(trainer: Trainer) -> None:
         learning_rate=trainer.learning_rate,
         tokens=trainer.state.tokens,
         tokens_per_s=round(trainer.tokens_per_s, 1),
+        **source_metrics(trainer.data, trainer.run.data_dirs, *_drawn(trainer)),
     )
+
+
+def _drawn(trainer: Trainer) -> tuple[int, list[tuple[int, int]]]:
+    """Return the seed and the global rows trained on so far."""
+    cfg = trainer.run.cfg
+    return cfg.seed, trainer.plan.windows(trainer.state.step, global_rows(cfg))
 
 
 def sample(trainer: Trainer) -> None:
@@ -64,7 +74,7 @@ def sample(trainer: Trainer) -> None:
         trainer.metrics.event("sample", trainer.state.step, time_s, prompt=prompt, text=text)
 
 
-def summary(trainer: Trainer) -> dict[str, float | int | None]:
+def summary(trainer: Trainer) -> dict[str, Any]:
     """Return the numbers of a finished run."""
     return {
         "parameters": count_parameters(trainer.run.cfg).total,
@@ -74,4 +84,5 @@ def summary(trainer: Trainer) -> dict[str, float | int | None]:
         "best_step": trainer.state.best_step,
         "seconds": round(trainer.clock.elapsed_s(), 1),
         "tokens_per_s": round(trainer.tokens_per_s, 1),
+        "sources": account_sources(trainer.data, trainer.run.data_dirs, *_drawn(trainer)),
     }

@@ -25,7 +25,7 @@ NOT_IDENTITY = frozenset(
         "batch_size", "gradient_accumulation_steps", "cpu", "data_dir", "data_path", "data_dirs",
         "disk_budget_gb", "eval_steps", "eval_tokens", "keep_every", "logging_steps", "max_minutes",
         "model_name", "output_dir", "preflight", "resume_from_checkpoint", "save_minutes",
-        "save_steps", "save_total_limit", "tensorboard", "wandb",
+        "save_steps", "save_total_limit", "tensorboard", "tokens_on_gpu", "wandb",
     }
 )  # fmt: skip
 """Settings that do not change which model comes out (the global batch is looked at instead)."""

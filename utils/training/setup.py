@@ -8,12 +8,14 @@ from utils.config.pretrain import PretrainConfig
 from utils.data.control_tokens import ControlIds
 from utils.data.packed import PackedDataset
 from utils.model.architecture import build_model
-from utils.model.attention import choose_attention
+from utils.model.attention import DocumentMask, choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
 from utils.training import provenance
 from utils.training.checkpoint import TrainState, check_tokenizer, load_checkpoint
+from utils.training.feeding import open_feed
 from utils.training.fitting import fit
+from utils.training.loss import RowForm
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
@@ -21,6 +23,7 @@ from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
+from utils.training.sources import describe_sources
 from utils.training.speed import choose_fast_paths
 from utils.training.trainer import Trainer
 from utils.training.validation import ValidationSet, bits_per_byte
@@ -45,12 +48,15 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    data = PackedDataset.open(run.data_dirs, "train", run.length, cfg.data_weights, cfg.packing)
     trainer = Trainer(
         run=run,
         processes=processes,
         model=model,
-        data=PackedDataset.open(run.data_dirs, "train", run.length, cfg.data_weights),
-        validation=ValidationSet.open(run.data_dirs, run.length, cfg.eval_tokens),
+        data=data,
+        feed=open_feed(data, device, resident=cfg.tokens_on_gpu, stride=processes.count),
+        form=_row_form(cfg, data, ControlIds.of(run.inputs.manifest)),
+        validation=_validation(run, cfg.eval_tokens),
         optimizers=Optimizers.build(model, cfg),
         fast=choose_fast_paths(device, model.config._attn_implementation or "eager", bf16=cfg.bf16),
         state=TrainState(),
@@ -65,6 +71,16 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     _size_validation(trainer)
     _plan_fixed(trainer)
     return trainer
+
+
+def _row_form(cfg: PretrainConfig, data: PackedDataset, control: ControlIds) -> RowForm:
+    mask = DocumentMask(control.eos, data.most_documents) if cfg.document_mask else None
+    return RowForm(control.pad if cfg.packing == "best_fit" else None, mask)
+
+
+def _validation(run: Run, tokens: int) -> ValidationSet:
+    mask = run.cfg.document_mask
+    return ValidationSet.open(run.data_dirs, run.length, tokens, document_mask=mask)
 
 
 def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
@@ -128,6 +144,7 @@ def _describe(trainer: Trainer) -> None:
         rows * trainer.run.length,
         "bf16" if trainer.fast.bf16 else "fp32",
     )
+    describe_sources(trainer.data, trainer.run.data_dirs)
 
 
 # --- validation and plan ------------------------------------------------------------------------
@@ -151,7 +168,7 @@ def _size_validation(trainer: Trainer) -> None:
         tokens = min(tokens, batches * rows * run.length)
         write = trainer.processes.is_main
         trainer.plan.record("validation", trainer.state.step, write=write, tokens=tokens)
-    trainer.validation = ValidationSet.open(run.data_dirs, run.length, tokens)
+    trainer.validation = _validation(run, tokens)
     box.evaluation_s = batch_s * math.ceil(len(trainer.validation.inputs) / rows)
 
 
@@ -172,6 +189,7 @@ def _plan_fixed(trainer: Trainer) -> None:
         return
     if steps is None or total == steps:
         return
+    trainer.announce_passes(steps)
     if total is not None:
         log.warning("%d steps in all instead of %d", steps, total)
     trainer.plan.record("plan", step, write=write, total=steps, is_fresh=True)

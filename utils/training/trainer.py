@@ -21,8 +21,9 @@ from utils.errors import Interrupted
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
 from utils.training.checkpoint import TrainState
+from utils.training.feeding import Feed
 from utils.training.guard import Guard
-from utils.training.loss import language_model_loss
+from utils.training.loss import RowForm, language_model_loss
 from utils.training.memory import is_out_of_memory
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
@@ -31,6 +32,7 @@ from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.seeding import seed_step
+from utils.training.sources import announce_passes
 from utils.training.speed import FastPaths
 from utils.training.validation import ValidationSet, bits_per_byte
 
@@ -45,6 +47,8 @@ class Trainer:
     processes: Processes
     model: PreTrainedModel
     data: PackedDataset
+    feed: Feed
+    form: RowForm
     validation: ValidationSet
     optimizers: Optimizers
     fast: FastPaths
@@ -81,6 +85,7 @@ class Trainer:
             self.processes,
             self.model,
             self.data,
+            self.form,
             self.optimizers,
             self.plan,
             self.clock,
@@ -112,7 +117,8 @@ class Trainer:
         """Do the step and return True, or let the guard change the plan for it."""
         step = self.state.step
         self.guard.follow_plan(self.state)
-        loss_sum = self._accumulate(step)
+        tokens = self._tokens(step)
+        loss_sum = self._accumulate(step, tokens)
         if self.processes.any(loss_sum is None):
             self.guard.shrink(self.state)
             return False
@@ -129,31 +135,34 @@ class Trainer:
         self.loss = loss
         self.guard.note(self.state, loss)
         self.state.step += 1
-        self.state.tokens += global_rows(self.run.cfg) * self.run.length
+        self.state.tokens += tokens
         return True
 
-    def _accumulate(self, step: int) -> Tensor | None:
+    def _tokens(self, step: int) -> int:
+        """Return the tokens in the rows of a step, padding not counted."""
+        rows = global_rows(self.run.cfg)
+        return self.data.count_tokens(self.run.cfg.seed, self.plan.first_row(step, rows), rows)
+
+    def _accumulate(self, step: int, tokens: int) -> Tensor | None:
         """Sum this process's gradients; return its part of the loss, None without the memory."""
         try:
-            return self._forward_and_backward(step)
+            return self._forward_and_backward(step, tokens)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
 
-    def _forward_and_backward(self, step: int) -> Tensor:
+    def _forward_and_backward(self, step: int, tokens: int) -> Tensor:
         cfg, size, count = self.run.cfg, self.state.micro_batch, self.processes.count
         rows = global_rows(cfg)
-        first, targets = self.plan.first_row(step, rows), rows * (self.run.length - 1)
+        first = self.plan.first_row(step, rows)
         total = torch.zeros((), device=self.processes.device)
         for micro_step in range(rows // (size * count)):
             place = micro_step * count + self.processes.rank
-            batch = self.data.batch(cfg.seed, first + place * size, size)  # (B, T)
+            batch = self.feed.batch(cfg.seed, first + place * size, size)  # (B, T)
             seed_step(cfg.seed, step, place)
             with self.autocast():
-                loss = language_model_loss(
-                    self.model, batch.to(self.processes.device, non_blocking=True), targets
-                )
+                loss = language_model_loss(self.model, batch, tokens - rows, self.form)
             loss.backward()
             total += loss.detach()
         return total
@@ -227,8 +236,14 @@ class Trainer:
         level = logging.INFO if total is None else logging.DEBUG
         log.log(level, "%s at step %d: %d steps in all", name, step, wanted)
         if total is None:
+            self.announce_passes(wanted)
             self.saver.save(f"step_{step}")
         return wanted
+
+    def announce_passes(self, total: int) -> None:
+        """Say which data are seen more than once in `total` steps."""
+        rows = total * global_rows(self.run.cfg)
+        announce_passes(self.data, self.run.data_dirs, self.run.cfg.seed, rows)
 
     # --- when to do what ------------------------------------------------------------------------
 

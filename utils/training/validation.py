@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from utils.data.shards import TokenShards, iter_documents
 from utils.errors import DataError
+from utils.model.attention import DocumentMask
 from utils.training.loss import IGNORED, chunked_cross_entropy, hidden_states
 
 
@@ -31,9 +32,13 @@ class ValidationSet:
     """(R, T) the next id of each, `IGNORED` after the end."""
     tokens: int
     text_bytes: int
+    mask: DocumentMask | None = None
+    """Attention inside documents, as in training; None: along the row."""
 
     @classmethod
-    def open(cls, folders: Sequence[Path], length: int, max_tokens: int) -> Self:
+    def open(
+        cls, folders: Sequence[Path], length: int, max_tokens: int, *, document_mask: bool = False
+    ) -> Self:
         """Take the first whole documents of each folder's validation split.
 
         Raises:
@@ -41,11 +46,14 @@ class ValidationSet:
         """
         parts = [_first_documents(folder, max_tokens // len(folders)) for folder in folders]
         rows = [_rows(tokens, length, eos_id) for tokens, _, eos_id in parts]
+        inputs, eos_id = torch.cat([inputs for inputs, _ in rows]), parts[0][2]
+        most = 1 + int((inputs == eos_id).sum(1).max())
         return cls(
-            torch.cat([inputs for inputs, _ in rows]),
+            inputs,
             torch.cat([targets for _, targets in rows]),
             sum(len(tokens) for tokens, _, _ in parts),
             sum(size for _, size, _ in parts),
+            DocumentMask(eos_id, most) if document_mask else None,
         )
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,7 +107,7 @@ def bits_per_byte(
     nats, scored = torch.zeros((), dtype=torch.float64), 0
     try:
         for number, (inputs, targets) in enumerate(data.batches(batch_size), start=1):
-            hidden = hidden_states(model, inputs.to(device)).detach()  # (B, T, D)
+            hidden = hidden_states(model, inputs.to(device), data.mask).detach()  # (B, T, D)
             weight = model.lm_head.weight.detach()  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
             flat = targets.flatten().to(device)
             nats += chunked_cross_entropy(hidden.flatten(0, 1), weight, flat, 1.0).double().cpu()  # pyright: ignore[reportArgumentType]

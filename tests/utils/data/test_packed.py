@@ -1,37 +1,22 @@
 """Packed rows: every row once an epoch, in an order that needs no state."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from utils.data.packed import MIX_BLOCK, PackedDataset, permute, shuffled_rows
+from utils.data.packed import MIX_BLOCK, PackedDataset
 from utils.data.shards import TokenShards
 from utils.errors import DataError
 
-
-@pytest.mark.parametrize("size", [1, 2, 3, 17, 64, 1000])
-def test_the_permutation_visits_each_row_once(size):
-    rows = permute(np.arange(size, dtype=np.uint64), size, "key")
-    assert sorted(rows.tolist()) == list(range(size))
+PACKINGS = ("end_to_end", "best_fit")
+PAD = 3
 
 
-def test_epochs_and_seeds_give_other_orders():
-    first = shuffled_rows(1, np.arange(100, dtype=np.uint64), 100).tolist()
-    second = shuffled_rows(1, np.arange(100, 200, dtype=np.uint64), 100).tolist()
-    other = shuffled_rows(2, np.arange(100, dtype=np.uint64), 100).tolist()
-    assert sorted(first) == sorted(second) == sorted(other) == list(range(100))
-    assert len({tuple(first), tuple(second), tuple(other), tuple(range(100))}) == 4
-
-
-def test_an_order_is_known_far_into_a_run():
-    rows = shuffled_rows(1, np.array([10**15, 10**15 + 1], dtype=np.uint64), 10**9)
-    assert rows.max() < 10**9 and rows[0] != rows[1]
-
-
-def test_the_permutation_scatters_neighbours():
-    rows = permute(np.arange(4096, dtype=np.uint64), 4096, "key").astype(float)
-    correlation = np.corrcoef(rows[:-1], rows[1:])[0, 1]
-    assert abs(correlation) < 0.05  # 3 standard errors of 4096 independent pairs
+def opened(folder, packing="end_to_end", weights=(3, 1), length=64):
+    """Two folders of different size with one tokenizer."""
+    return PackedDataset.open([folder, folder], "train", length, weights, packing)
 
 
 def test_rows_are_consecutive_tokens_without_gaps(prepared_dir):
@@ -61,3 +46,62 @@ def test_several_folders_are_mixed_by_weight_and_each_without_repeats(prepared_d
 def test_a_row_longer_than_the_split_is_refused(prepared_dir):
     with pytest.raises(DataError, match=r"lower --max_length"):
         PackedDataset.open(prepared_dir, "train", 10_000_000)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_whatever_the_packing_batch_size_does_not_change_which_rows_come(prepared_dir, packing):
+    data = opened(prepared_dir, packing)
+    whole = data.batch(7, 4090, 12)  # over the border of a block of the order
+    parts = torch.cat([data.batch(7, 4090 + start, 3) for start in (0, 3, 6, 9)])
+    assert torch.equal(whole, parts)
+    assert data.count_tokens(7, 4090, 12) == int((whole != PAD).sum())
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_an_epoch_of_one_folder_holds_each_row_once(prepared_dir, packing):
+    data = PackedDataset.open(prepared_dir, "train", 64, packing=packing)
+    (source,) = data.sources
+    wanted = sorted(map(tuple, source.rows(np.arange(source.num_rows)).tolist()))
+    for epoch in (0, 3):
+        batch = data.batch(7, epoch * data.num_rows, data.num_rows)
+        assert sorted(map(tuple, batch.tolist())) == wanted
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("size", [0, 1, 999, 5000])
+def test_what_was_drawn_from_each_folder_is_what_a_count_finds(prepared_dir, packing, size):
+    data = opened(prepared_dir, packing)
+    drawn = data.drawn(7, size)
+    source, row = data.order(7, np.arange(size, dtype=np.uint64))
+    for number, found in enumerate(drawn):
+        mine = row[source == number]
+        rows = data.sources[number].rows(mine)
+        assert (found.rows, found.tokens) == (len(mine), int((rows != PAD).sum()))
+        assert found.passes == len(mine) / data.sources[number].num_rows
+        # without replacement: after whole passes and a part, no row is a visit ahead by two
+        visits = np.bincount(mine, minlength=data.sources[number].num_rows)
+        assert visits.max() - visits.min() <= 1
+    assert sum(part.tokens for part in drawn) == (data.count_tokens(7, 0, size) if size else 0)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_step_one_million_is_there_in_under_a_second(prepared_dir, packing):
+    data = opened(prepared_dir, packing)
+    first = 1_000_000 * 64
+    started = time.process_time()
+    batch = data.batch(7, first, 64)
+    tokens = data.count_tokens(7, first, 64)
+    drawn = data.drawn(7, first)
+    assert time.process_time() - started < 1
+    assert tokens == int((batch != PAD).sum())
+    assert [part.rows for part in drawn] == [48_000_000, 16_000_000]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_runs_are_where_the_rows_lie(prepared_dir, packing):
+    data = opened(prepared_dir, packing)
+    tokens = np.concatenate([stream[:] for stream in data.streams])
+    runs, batch = data.runs(7, 300, 9), data.batch(7, 300, 9).flatten()
+    for start, place, length in zip(runs.starts, runs.places, runs.lengths, strict=True):
+        assert batch[place : place + length].tolist() == tokens[start : start + length].tolist()
+    assert runs.lengths.sum() == data.count_tokens(7, 300, 9) - (9 if packing == "best_fit" else 0)

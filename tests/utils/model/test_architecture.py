@@ -1,6 +1,8 @@
 """The decoder that the settings describe."""
 
+import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from utils.config.model import ModelConfig
 from utils.model.architecture import build_model
@@ -27,3 +29,24 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not():
 def test_end_of_text_is_start_of_text():
     config = build_model(TOY).config
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 2, 3)
+
+
+def test_qwen3_normalises_queries_and_keys_and_has_no_bias():
+    model = build_model(TOY.model_copy(update={"architecture": "qwen3"}))
+    names = {name for name, _ in model.named_parameters()}
+    assert model.config.model_type == "qwen3" and model.config.tie_word_embeddings
+    assert model.model.layers[0].self_attn.q_norm.weight.shape == (16,)
+    assert not [name for name in names if "bias" in name]
+    extra = {name for name in names if "q_norm" in name or "k_norm" in name}
+    assert names - extra == {name for name, _ in build_model(TOY).named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_a_saved_model_loads_in_plain_transformers_with_the_same_logits(architecture, tmp_path):
+    model = build_model(TOY.model_copy(update={"architecture": architecture})).eval()
+    model.save_pretrained(tmp_path)
+    plain, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    plain.load_state_dict(model.state_dict(), strict=True)
+    ids = torch.randint(4, 300, (2, 20))
+    assert torch.equal(plain(ids).logits, model(ids).logits)

@@ -1,11 +1,17 @@
-"""Blocked causal attention against torch's own."""
+"""Blocked causal attention against torch's own; attention inside documents against one by one."""
+
+from itertools import pairwise
 
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from utils.config.model import ModelConfig
 from utils.model.architecture import build_model
-from utils.model.attention import BLOCKED, causal_blocks, choose_attention
+from utils.model.attention import BLOCKED, DocumentMask, causal_blocks, choose_attention
+from utils.training.loss import RowForm, language_model_loss
+
+EOS = 2
 
 
 @pytest.mark.parametrize("length", [1, 5, 128, 300])
@@ -50,3 +56,117 @@ def test_without_flash_attention_the_fallback_is_named(caplog):
     with caplog.at_level("INFO"):
         assert choose_attention(torch.device("cuda"), flash=False) == "sdpa"
     assert "SDPA" in caplog.text
+
+
+VARLEN = "flash_attention_reference"
+
+
+def varlen_reference(module, query, key, value, attention_mask, **options):
+    """What FlashAttention does with the borders of documents, by torch's SDPA one by one."""
+    assert attention_mask is None
+    q, k, v = (x.transpose(1, 2).flatten(0, 1).transpose(0, 1) for x in (query, key, value))
+    groups = q.shape[0] // k.shape[0]
+    k, v = k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)  # (H, B * T, D)
+    out = torch.zeros_like(q)
+    borders = options["cu_seq_lens_q"].tolist()
+    assert borders[0] == 0 and borders[-1] == q.shape[1] and options["max_length_k"] == 96
+    for start, end in pairwise(borders):
+        part = (x[:, start:end] for x in (q, k, v))
+        out[:, start:end] = torch.nn.functional.scaled_dot_product_attention(
+            *part, is_causal=True, scale=options["scaling"]
+        )
+    batch, _, length, _ = query.shape
+    return out.transpose(0, 1).unflatten(0, (batch, length)).contiguous(), None
+
+
+def model_with(attention, architecture="llama"):
+    config = ModelConfig(
+        architecture=architecture, n_layer=2, d_model=64, n_head=4, num_key_value_heads=2,
+        d_ff=96, vocab_size=300, sequence_length=96,
+    )  # fmt: skip
+    choose_attention(torch.device("cpu"))
+    AttentionInterface.register(VARLEN, varlen_reference)
+    model = build_model(config)
+    model.config._attn_implementation = attention
+    return model
+
+
+def rows_of_documents():
+    """Two rows of 96: five documents, an empty one, and one that a row end cuts."""
+    torch.manual_seed(1)
+    ids = torch.randint(4, 300, (2, 96))
+    ids[0, [10, 11, 60]] = EOS
+    ids[1, [0, 95]] = EOS
+    return ids
+
+
+def documents_of(ids):
+    """The documents of rows, each behind its EOS but the first of a row that begins without."""
+    for row in ids:
+        borders = sorted({0, *(row == EOS).nonzero().flatten().tolist(), len(row)})
+        for start, end in pairwise(borders):
+            yield row[start : min(end + 1, len(row))]  # the next EOS is its last target
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("attention", [BLOCKED, "sdpa", VARLEN])
+def test_a_packed_row_has_loss_and_gradients_of_its_documents_one_by_one(attention, architecture):
+    ids, model = rows_of_documents(), model_with(attention, architecture)
+    parameters = list(model.parameters())
+    form = RowForm(mask=DocumentMask(EOS, 4))
+    packed = language_model_loss(model, ids, 1.0, form)
+    found = torch.autograd.grad(packed, parameters)
+    plain = model_with("sdpa", architecture)
+    total = torch.zeros(())
+    for document in documents_of(ids):
+        logits = plain(document[None, :-1]).logits[0] if len(document) > 1 else None
+        if logits is not None:
+            total = total + torch.nn.functional.cross_entropy(logits, document[1:], reduction="sum")
+    wanted = torch.autograd.grad(total, list(plain.parameters()))
+    torch.testing.assert_close(packed, total, atol=1e-5, rtol=1e-5)
+    for left, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", [BLOCKED, "sdpa", VARLEN])
+def test_a_row_without_a_border_gives_what_it_gives_without_the_mask(attention):
+    torch.manual_seed(1)
+    ids = torch.randint(4, 300, (2, 96))
+    model = model_with(attention)
+    masked = language_model_loss(model, ids, form=RowForm(mask=DocumentMask(EOS, 3)))
+    plain = language_model_loss(model_with("sdpa" if attention == VARLEN else attention), ids)
+    torch.testing.assert_close(masked, plain, atol=1e-6, rtol=1e-6)
+    assert attention != BLOCKED or masked.item() == plain.item()
+
+
+def test_no_token_sees_beyond_the_end_of_an_earlier_document():
+    ids, model = rows_of_documents(), model_with(BLOCKED)
+    mask = DocumentMask(EOS, 4)
+    other = ids.clone()
+    other[0, :60] = torch.randint(4, 300, (60,))  # all before the last document of row 0
+    other[0, [3, 40]] = EOS
+
+    def hidden(rows):
+        return model.model(rows, use_cache=False, **mask.inputs(rows, BLOCKED)).last_hidden_state
+
+    assert torch.equal(hidden(ids)[0, 60:], hidden(other)[0, 60:])
+    assert not torch.equal(hidden(ids)[0, 12:60], hidden(other)[0, 12:60])
+
+
+def test_positions_restart_and_lengths_have_a_fixed_shape():
+    mask, ids = DocumentMask(EOS, 3), torch.tensor([[5, 6, EOS, 7, EOS], [EOS, 5, 6, 7, 8]])
+    inputs = mask.inputs(ids, "flash_attention_2")
+    assert inputs["position_ids"].tolist() == [[0, 1, 0, 1, 0], [0, 1, 2, 3, 4]]
+    assert inputs["cu_seq_lens_q"].tolist() == [0, 2, 4, 5, 10, 10, 10]
+    assert inputs["max_length_q"] == 5 and inputs["cu_seq_lens_k"].dtype == torch.int32
+    assert mask.inputs(ids, BLOCKED)["document_ids"].tolist() == [[0, 0, 1, 1, 2], [1, 1, 1, 1, 1]]
+
+
+def test_padding_behind_the_last_document_is_not_learned():
+    model, pad = model_with(BLOCKED), 3
+    ids = rows_of_documents()[:1]
+    padded = torch.cat([ids[:, :61], torch.full((1, 35), pad)], 1)
+    form = RowForm(pad, DocumentMask(EOS, 4))
+    loss = language_model_loss(model, padded, form=form)
+    short = language_model_loss(model, ids[:, :61], form=RowForm(mask=DocumentMask(EOS, 4)))
+    torch.testing.assert_close(loss, short, atol=1e-6, rtol=1e-6)

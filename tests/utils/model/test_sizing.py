@@ -30,10 +30,12 @@ def test_shipped_sizes_have_the_documented_counts(root, name, total, without):
     assert round(count.without_embeddings / 1e6, 1) == without
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kv", [None, 2])
-def test_the_count_is_what_torch_counts(tied, kv):
+def test_the_count_is_what_torch_counts(tied, kv, architecture):
     config = ModelConfig(
+        architecture=architecture,
         n_layer=2, d_model=64, n_head=4, num_key_value_heads=kv, d_ff=96, vocab_size=300,
         tie_embeddings=tied,
     )  # fmt: skip

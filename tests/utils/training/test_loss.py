@@ -22,6 +22,7 @@ def test_a_target_is_the_next_token_of_the_row_whatever_its_id():
     ids = torch.tensor([[5, 6, 7], [8, 3, 3]])
     assert next_token_targets(ids).tolist() == [[6, 7, IGNORED], [3, 3, IGNORED]]
     assert count_targets(ids) == 4
+    assert next_token_targets(ids, pad_id=3).tolist() == [[6, 7, IGNORED], [IGNORED] * 3]
 
 
 @pytest.mark.parametrize("rows", [7, 64, 200])

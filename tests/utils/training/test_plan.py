@@ -102,3 +102,13 @@ def test_a_damaged_plan_file_leaves_the_one_of_the_checkpoint(tmp_path, caplog):
     plan = Plan(tmp_path / "plan.json", 10, 0.5)
     plan.load([{"event": "plan", "step": 0, "total": 50}], step=20)
     assert plan.total(20) == 50 and "damaged" in caplog.text
+
+
+def test_windows_leave_out_what_was_skipped(tmp_path):
+    plan = Plan(tmp_path / "plan.json", 2, 0.5)
+    assert plan.windows(3, 8) == [(0, 24)]
+    plan.record("skip", 1, rows=8)
+    plan.record("skip", 3, rows=16)
+    assert plan.windows(1, 8) == [(0, 8)]
+    assert plan.windows(3, 8) == [(0, 8), (16, 32)]
+    assert plan.windows(4, 8) == [(0, 8), (16, 32), (48, 56)]

@@ -1,6 +1,7 @@
 """Bits per byte against a plain computation with all logits."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,3 +52,20 @@ def test_an_early_end_gives_the_value_of_what_was_scored(prepared_dir):
     part, scored = bits_per_byte(model, data, 4, lambda batches: batches == 1)
     whole, _ = bits_per_byte(model, data, 4)
     assert scored == 4 * 32 and part == pytest.approx(whole, rel=0.05)  # untrained: near ln V
+
+
+def test_with_a_mask_each_document_is_scored_without_the_others(prepared_dir):
+    config = TOY.model_copy(update={"sequence_length": 4096})
+    model = build_model(config).eval()
+    data = ValidationSet.open([prepared_dir], 4096, 2000, document_mask=True)
+    shards = TokenShards.open(prepared_dir, "val")
+    ends = [end for end in shards.document_offsets[:].tolist() if end <= data.tokens]
+    nats = 0.0
+    for start, end in pairwise(ends):
+        ids = torch.tensor([2, *shards.tokens[start:end].tolist()])  # behind EOS, as BOS
+        with torch.no_grad():
+            logits = model(ids[None, :-1]).logits[0]
+        nats += torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").item()
+    found, _ = bits_per_byte(model, data, 1)
+    assert found == pytest.approx(nats / math.log(2) / data.text_bytes, rel=1e-5)
+    assert len(ends) > 3

@@ -1,0 +1,137 @@
+"""Brings training rows to the device: kept there when they fit, else read one batch ahead.
+
+The ids are the same whatever the way, so the way is no part of a run's identity.
+Legend: R rows, T tokens of a row, S runs of tokens.
+"""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.data.packed import PackedDataset
+
+RESIDENT_SHARE = 0.2
+"""Share of the free memory of a GPU that the tokens may take."""
+UPLOAD_TOKENS = 1 << 24
+"""Tokens that are read and brought to the device at once."""
+AHEAD = 2
+"""Batches that are read ahead."""
+
+log = logging.getLogger(__name__)
+
+
+class Feed(Protocol):
+    """Hands out rows on the device."""
+
+    name: str
+    """How, for the record of the run."""
+
+    def batch(self, seed: int, first: int, size: int) -> Tensor:
+        """Return global rows [first, first + size) as int64 (size, T) on the device."""
+        ...
+
+
+def open_feed(
+    data: PackedDataset, device: torch.device, *, resident: bool = True, stride: int = 1
+) -> Feed:
+    """Return the fastest way for `device` and log it.
+
+    `resident` allows the tokens to be kept on a GPU; `stride` is the number of processes, each of
+    which takes every stride-th batch.
+    """
+    if device.type != "cuda":
+        return HostFeed(data, device)
+    free, size = torch.cuda.mem_get_info(device)[0], _bytes(data)
+    if resident and size <= RESIDENT_SHARE * free:
+        log.info("training tokens: on the GPU (%.0f MB)", size / 1e6)
+        return ResidentFeed(data, device)
+    log.info("training tokens: read ahead by a thread (%.0f MB)", size / 1e6)
+    return AheadFeed(data, device, stride)
+
+
+def _bytes(data: PackedDataset) -> int:
+    return sum(len(stream) * stream.dtype.itemsize for stream in data.streams)
+
+
+class HostFeed:
+    """Reads when asked: on a CPU a batch takes a thousandth of a step (the files are mapped)."""
+
+    name = "host"
+
+    def __init__(self, data: PackedDataset, device: torch.device) -> None:
+        self._data = data
+        self._device = device
+
+    def batch(self, seed: int, first: int, size: int) -> Tensor:
+        """Return rows; see `Feed`."""
+        return self._data.batch(seed, first, size).to(self._device)
+
+
+class AheadFeed:
+    """A thread reads the next batches into pinned memory, from where they are copied unwaited."""
+
+    name = "ahead"
+
+    def __init__(self, data: PackedDataset, device: torch.device, stride: int = 1) -> None:
+        self._data = data
+        self._device = device
+        self._stride = stride
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._coming: dict[tuple[int, int, int], Future[Tensor]] = {}
+
+    def batch(self, seed: int, first: int, size: int) -> Tensor:
+        """Return rows; see `Feed`. What is not what was read ahead is read at once."""
+        step = size * self._stride
+        wanted = [(seed, first + number * step, size) for number in range(AHEAD + 1)]
+        self._coming = {
+            key: self._coming.get(key) or self._thread.submit(self._read, *key) for key in wanted
+        }
+        return self._coming.pop(wanted[0]).result().to(self._device, non_blocking=True)
+
+    def _read(self, seed: int, first: int, size: int) -> Tensor:
+        rows = self._data.batch(seed, first, size)
+        return rows.pin_memory() if self._device.type == "cuda" else rows
+
+
+class ResidentFeed:
+    """All tokens lie on the device as they are stored; rows are gathered there."""
+
+    name = "resident"
+
+    def __init__(self, data: PackedDataset, device: torch.device) -> None:
+        self._data = data
+        self._device = device
+        self._bits = 8 * data.streams[0].dtype.itemsize
+        # Signed types of the same size: torch can gather them everywhere.
+        kind = torch.int16 if self._bits == 16 else torch.int32
+        self._tokens = torch.empty(sum(map(len, data.streams)), dtype=kind, device=device)
+        place = 0
+        for stream in data.streams:
+            for start in range(0, len(stream), UPLOAD_TOKENS):
+                part = np.array(stream[start : start + UPLOAD_TOKENS])
+                signed = torch.from_numpy(part.view(f"<i{part.itemsize}"))
+                self._tokens[place : place + len(part)].copy_(signed)
+                place += len(part)
+
+    def batch(self, seed: int, first: int, size: int) -> Tensor:
+        """Return rows; see `Feed`. Only where they lie is sent."""
+        runs, control = self._data.runs(seed, first, size), self._data.sources[0].control
+        table = torch.from_numpy(np.stack([runs.starts, runs.places, runs.lengths]))  # (3, S)
+        if self._device.type == "cuda":
+            table = table.pin_memory()
+        starts, places, lengths = table.to(self._device, non_blocking=True)
+        count = int(runs.lengths.sum())
+        before = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths, output_size=count)
+        inside = torch.arange(count, device=self._device) - before  # place within the run
+        source = torch.repeat_interleave(starts, lengths, output_size=count) + inside
+        ids = self._tokens[source].to(torch.int64) & ((1 << self._bits) - 1)
+        if control is None:
+            return ids.view(size, self._data.length)
+        target = torch.repeat_interleave(places, lengths, output_size=count) + inside
+        rows = torch.full((size, self._data.length), control.pad, device=self._device)
+        rows[:, 0] = control.eos
+        return rows.view(-1).scatter(0, target, ids).view(size, -1)
