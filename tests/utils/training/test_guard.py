@@ -42,8 +42,8 @@ def rows(prepared_dir, first, count):
 def poison(monkeypatch, bad, change):
     """Change the loss of each batch that holds one of the rows `bad`."""
 
-    def poisoned(model, ids, targets=None):
-        loss = language_model_loss(model, ids, targets)
+    def poisoned(model, ids, *rest, **form):
+        loss = language_model_loss(model, ids, *rest, **form)
         is_bad = any(torch.equal(row, other) for row in ids for other in bad)
         return change(loss) if is_bad else loss
 
@@ -213,8 +213,8 @@ def test_a_checkpoint_with_bad_weights_is_passed_over_and_left(
 
 
 def test_endless_trouble_ends_with_one_line(prepared_dir, tmp_path, monkeypatch):
-    def nothing_is_a_number(model, ids, targets=None):
-        return language_model_loss(model, ids, targets) * math.nan
+    def nothing_is_a_number(model, ids, *rest, **form):
+        return language_model_loss(model, ids, *rest, **form) * math.nan
 
     monkeypatch.setattr(trainer_module, "language_model_loss", nothing_is_a_number)
     with pytest.raises(LumiError, match=r"^step \d+: the loss is nan.*after 5 windows.*lower"):
@@ -235,8 +235,8 @@ def test_memory_that_runs_out_in_the_middle_halves_the_micro_batch(
         (9, 1): MemoryError(),
     }  # fmt: skip
 
-    def failing(model, ids, targets=None):
-        loss = language_model_loss(model, ids, targets)
+    def failing(model, ids, *rest, **form):
+        loss = language_model_loss(model, ids, *rest, **form)
         if error := errors.pop((running.state.step, len(ids)), None):
             loss.backward()  # what the failed step has already summed must not stay
             raise error
@@ -263,7 +263,7 @@ def test_memory_that_runs_out_in_the_middle_halves_the_micro_batch(
 
 
 def test_one_row_that_does_not_fit_is_an_error(prepared_dir, tmp_path, monkeypatch):
-    def full(model, ids, targets=None):
+    def full(model, ids, *rest, **form):
         raise MemoryError
 
     monkeypatch.setattr(trainer_module, "language_model_loss", full)
@@ -272,7 +272,7 @@ def test_one_row_that_does_not_fit_is_an_error(prepared_dir, tmp_path, monkeypat
 
 
 def test_an_error_that_is_not_about_memory_stays_one(prepared_dir, tmp_path, monkeypatch):
-    def broken(model, ids, targets=None):
+    def broken(model, ids, *rest, **form):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(trainer_module, "language_model_loss", broken)
