@@ -152,13 +152,15 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
 
 def resumable(run: Path) -> Iterator[Path]:
     """Yield the undamaged checkpoints of a run folder, newest first; damaged ones are named."""
-    places = [*step_folders(run), run / "best", run / "final"]
-    found = [(place, read_step(place)) for place in places if (place / STATE_FILE).is_file()]
-    for place, _ in sorted(found, key=lambda pair: pair[1], reverse=True):
+    named = [(folder, read_number(folder)) for folder in step_folders(run)]
+    others = [(run / name, read_step(run / name)) for name in ("best", "final")]
+    for place, step in sorted([*named, *others], key=lambda pair: pair[1], reverse=True):
+        if step < 0:
+            continue
         if damage := folder_damage(place):
             log.warning("skipping %s", damage)
-            continue
-        yield place
+        elif (place / STATE_FILE).is_file():
+            yield place
 
 
 def read_step(folder: Path) -> int:
