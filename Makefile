@@ -172,11 +172,13 @@ clean-checkpoints: ## remove all checkpoints (lists them first; CONFIRM=yes remo
 	else echo "nothing removed: run make clean-checkpoints CONFIRM=yes"; fi
 
 ##@ Quality
-.PHONY: test test-slow check bench-data bench-tokens bench-save
+.PHONY: test test-slow prove-resume check bench-data bench-tokens bench-save
 test: $(STAMP) ## the tests
 	$(PY) -m pytest -q
 test-slow: $(STAMP) ## the long ones: kills, whole pipeline, compiled training
 	$(PY) -m pytest -q -m slow
+prove-resume: $(STAMP) ## kill a small run KILLS=20 times, compare hashes, print JSON
+	@$(PY) -m utils.training.prove_resume $(call flags,KILLS MINUTES DATA_DIR CPU SEED)
 check: $(STAMP) ## lint, format, types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

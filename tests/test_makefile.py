@@ -11,6 +11,7 @@ from utils.config.dpo import DPOConfig
 from utils.config.evaluate import EvaluateConfig
 from utils.config.prepare import PrepareConfig, SampleConfig
 from utils.config.pretrain import PretrainConfig
+from utils.config.prove_resume import ProveResumeConfig
 from utils.config.serve import ServeConfig
 from utils.config.sft import SFTConfig
 
@@ -22,7 +23,7 @@ resume-pretrain-small resume-pretrain-base sft dpo evaluate evaluate-quick evalu
 assess-performance validate-architecture serve serve-api test-pipeline pipeline-full backup monitor
 clean clean-data clean-checkpoints config-rtx4090 session-quick session-prototype session-experiment
 session-evaluation session-debug session-architecture session-status session-cleanup preflight
-resume test test-slow check
+resume test test-slow check prove-resume
 """
 DOCUMENTED = TARGETS.split()
 
@@ -71,6 +72,7 @@ STAGES = {
     "dpo": DPOConfig,
     "evaluate": EvaluateConfig,
     "serve": ServeConfig,
+    "prove-resume": ProveResumeConfig,
 }
 SET_BY_THE_TARGET = {
     ("pretrain-tiny", "model_name"),

@@ -16,7 +16,7 @@ import psutil
 
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
-from utils.files import is_moved_aside, read_json
+from utils.files import folder_damage, is_moved_aside, read_json
 from utils.session.process import ROOT, child_environment
 from utils.session.record import Session, list_sessions, refuse_second_session
 from utils.session.runner import REAL, Runner, Tools
@@ -144,7 +144,8 @@ def resume_run(run: PretrainRun) -> NoReturn:
     data_dir = run.record.get("settings", {}).get("data_dir")
     if data_dir and not {"--data_dir", "--data_path", "--data_dirs"} & set(flags):
         flags += ["--data_dir", data_dir]  # a newer data set may be there by now
-    if any(run.folder.glob("step_*/manifest.json")):
+    places = [*run.folder.glob("step_*"), run.folder / "best", run.folder / "final"]
+    if any(folder_damage(place) is None for place in places):
         flags += ["--resume_from_checkpoint", str(run.folder)]  # the last one counts
     log.info("going on with pre-training %s", run.folder)
     command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]

@@ -237,13 +237,15 @@ def checkpoint_damage(folder: Path) -> str | None:
 
 def resumable(run: Path) -> Iterator[Path]:
     """Yield the undamaged checkpoints of a run folder, newest first; damaged ones are named."""
-    places = [*step_folders(run), run / "best", run / "final"]
-    found = [(place, read_step(place)) for place in places if (place / STATE_FILE).is_file()]
-    for place, _ in sorted(found, key=lambda pair: pair[1], reverse=True):
+    named = [(folder, step_number(folder)) for folder in step_folders(run)]
+    others = [(run / name, read_step(run / name)) for name in ("best", "final")]
+    for place, step in sorted([*named, *others], key=lambda pair: pair[1], reverse=True):
+        if step < 0:
+            continue
         if damage := checkpoint_damage(place) or _state_damage(place):
             log.warning("skipping %s", damage)
-            continue
-        yield place
+        elif (place / STATE_FILE).is_file():
+            yield place
 
 
 def _state_damage(folder: Path) -> str | None:
@@ -252,6 +254,11 @@ def _state_damage(folder: Path) -> str | None:
     except CheckpointError as error:
         return str(error)
     return None
+
+
+def step_number(folder: Path) -> int:
+    """Return N of step_N."""
+    return int(folder.name.removeprefix("step_"))
 
 
 def read_step(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """Finds out, by a real step before training, what fits: micro-batch and compiling."""
 
 import logging
+import os
 import time
 from dataclasses import replace
 
@@ -68,7 +69,7 @@ def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
     """Return whether the blocks were compiled for a step that fits, None when it does not."""
     device, started = trainer.processes.device, time.monotonic()
     reset_peak(device)
-    before, room = used_bytes(device), available_bytes(device)
+    before, room = used_bytes(device), _room_bytes(trainer)
     compiled = False
     try:
         compiled = compiling and compile_decoder(trainer.model, lambda: _try_step(trainer, is_new))
@@ -126,7 +127,7 @@ def _estimate_micro_batch(trainer: Trainer) -> None:
     if processes.device.type != "cpu":
         return
     rows = global_rows(trainer.run.cfg) // processes.count
-    room = ESTIMATED_SHARE * available_bytes(processes.device) / processes.count
+    room = ESTIMATED_SHARE * _room_bytes(trainer)
     size: int | None = state.micro_batch
     while size is not None and _estimated_bytes(trainer, size) > room:
         size = smaller_micro_batch(rows, size)
@@ -135,6 +136,13 @@ def _estimate_micro_batch(trainer: Trainer) -> None:
     if not size:
         trainer.guard.shrink(state)
         _estimate_micro_batch(trainer)
+
+
+def _room_bytes(trainer: Trainer) -> float:
+    """Return the bytes that one process can take while the others on this machine take theirs."""
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", trainer.processes.count)
+    on_cpu = trainer.processes.device.type == "cpu"
+    return available_bytes(trainer.processes.device) / (int(sharing) if on_cpu else 1)
 
 
 def _estimated_bytes(trainer: Trainer, size: int) -> int:

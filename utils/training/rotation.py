@@ -13,7 +13,7 @@ from utils.errors import BudgetError
 from utils.files import recover_folder, remove_folder
 from utils.model.checkpoints import step_folders
 from utils.model.sizing import checkpoint_bytes
-from utils.training.checkpoint import read_step
+from utils.training.checkpoint import read_step, step_number
 
 GB = 1e9
 LEAST_CHECKPOINTS = 4
@@ -24,11 +24,6 @@ SPARE_SHARE = 0.05
 """Free space asked for beyond the size of a checkpoint: file systems keep notes too."""
 
 log = logging.getLogger(__name__)
-
-
-def step_number(folder: Path) -> int:
-    """Return N of step_N."""
-    return int(folder.name.removeprefix("step_"))
 
 
 def rotate(run: Path, keep: int, every: int | None = None) -> None:

@@ -1,11 +1,15 @@
 import json
+import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from tests.utils.training import toy
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, CheckpointError
 from utils.session.record import Session
-from utils.session.resume import resume, unfinished_runs
+from utils.session.resume import resume, resume_run, unfinished_runs
 from utils.session.runner import StageFailed, start_session
 
 
@@ -126,3 +130,66 @@ def test_a_new_session_moves_an_unfinished_run_aside(bench, status):
     aside = [path for path in run.parent.iterdir() if path.name.startswith("tiny.")]
     assert len(aside) == 1
     assert json.loads((aside[0] / "run.json").read_text())["status"] == status
+
+
+STEPS = 10
+
+
+@pytest.fixture
+def killed_run(prepared_dir, tmp_path, monkeypatch):
+    """A run of stage 02 that was cut after its eighth step, and its settings."""
+    cfg = toy.settings(prepared_dir, tmp_path / "runs", max_steps=STEPS, save_steps=2)
+    flags = [f"--{name}={value}" for name, value in toy.TOY.items() if value not in (True, False)]
+    flags += [f"--max_steps={STEPS}", "--cpu", "--no_compile", "--no_preflight"]
+    flags += [f"--data_dir={prepared_dir}", f"--output_dir={tmp_path / 'runs'}"]
+    monkeypatch.setattr(sys, "argv", ["02_pretrain.py", *flags])
+
+    def cut(trainer):
+        if trainer.state.step == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(cfg, cut)
+    return cfg.output_dir / "tiny", cfg
+
+
+def flip_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+
+
+def test_a_run_goes_on_from_its_newest_whole_checkpoint_and_says_what_it_passed_over(
+    killed_run, tmp_path, run_module
+):
+    run, cfg = killed_run
+    (run / "step_8" / "state.json").unlink()  # torn
+    flip_bit(run / "step_6" / "optimizer.safetensors")
+    (run / "step_4" / "manifest.json").write_text("{")
+    done = run_module(
+        "utils.session.resume", "--checkpoints_dir", run.parent, "--runs_dir", tmp_path / "none",
+        env={"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for damage in ("step_8/state.json: missing", "step_6/optimizer.safetensors: sha256 differs",
+                   "step_4/manifest.json: damaged"):  # fmt: skip
+        assert f"skipping {run}/{damage}" in done.stderr
+    assert "step_2 at step 2" in done.stderr
+    whole = toy.train(cfg.model_copy(update={"output_dir": tmp_path / "whole"}))
+    found = load_file(run / "final" / "model.safetensors")
+    known = whole.model.state_dict()
+    assert found and all(torch.equal(known[name], value) for name, value in found.items())
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_again(killed_run, monkeypatch, caplog):
+    folder, cfg = killed_run
+    for path in folder.glob("*/model.safetensors"):
+        flip_bit(path)
+    (run,) = unfinished_runs(folder.parent, [])
+    commands = []
+    monkeypatch.setattr("os.execve", lambda program, command, environment: commands.append(command))
+    resume_run(run)
+    assert "--resume_from_checkpoint" not in commands[0]
+    again = toy.train(cfg)
+    assert len([line for line in caplog.text.splitlines() if "skipping" in line]) == 4
+    assert "from its beginning" in caplog.text and again.state.step == STEPS

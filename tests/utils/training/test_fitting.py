@@ -1,0 +1,107 @@
+"""What fits is found before training, and nothing of the trial stays."""
+
+import pytest
+import torch
+
+from tests.utils.training.toy import bits, settings, train
+from utils.errors import BudgetError
+from utils.model.architecture import build_model
+from utils.training import fitting
+
+GB = 10**9
+
+
+def started(cfg):
+    """The trainer of a run that has done nothing but fit."""
+
+    class Fitted(Exception):
+        pass
+
+    found = []
+
+    def stop(trainer):
+        found.append(trainer)
+        raise Fitted
+
+    with pytest.raises(Fitted):
+        train(cfg, stop)
+    return found[0]
+
+
+def events(trainer, name):
+    return [event for event in trainer.plan.events if event["event"] == name]
+
+
+def test_nothing_of_the_trial_step_stays(prepared_dir, tmp_path, monkeypatch):
+    from utils.training import setup
+
+    seen = {}
+
+    def watched(trainer):
+        fitting.fit(trainer)
+        seen["state"] = trainer.optimizers.tensors()
+        seen["weights"] = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+        seen["gradients"] = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+
+    monkeypatch.setattr(setup, "fit", watched)
+    cfg = settings(prepared_dir, tmp_path, max_steps=1)
+    train(cfg)
+    assert seen["state"] == {} and seen["gradients"] == []
+    fresh = build_model(cfg, cfg.seed).state_dict()
+    assert all(torch.equal(seen["weights"][name], value) for name, value in fresh.items())
+
+
+def test_the_estimate_chooses_what_the_memory_holds(prepared_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "memory_bytes", lambda cfg, size, *rest, **options: size * GB)
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: 3 * GB)
+    trainer = started(settings(prepared_dir, tmp_path, batch_size=8, gradient_accumulation_steps=1))
+    assert [event["micro_batch"] for event in events(trainer, "micro_batch")] == [2]
+    assert not trainer.model.is_activation_checkpointing
+
+
+def test_activations_are_recomputed_where_one_row_does_not_fit_without(
+    prepared_dir, tmp_path, monkeypatch, caplog
+):
+    def needed(cfg, size, *rest, gradient_checkpointing, **options):
+        return size * (GB if gradient_checkpointing else 9 * GB)
+
+    monkeypatch.setattr(fitting, "memory_bytes", needed)
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: 3 * GB)
+    cfg = settings(prepared_dir, tmp_path / "a", max_steps=3)
+    trainer = train(cfg)
+    assert trainer.model.is_activation_checkpointing
+    assert "activations are recomputed" in caplog.text
+    assert [event["step"] for event in events(trainer, "gradient_checkpointing")] == [0]
+    assert [event["micro_batch"] for event in events(trainer, "micro_batch")] == [2]
+    asked = dict(output_dir=tmp_path / "b", gradient_checkpointing=True)
+    assert bits(train(cfg.model_copy(update=asked))) == bits(trainer)
+
+
+def test_a_row_that_does_not_fit_even_so_is_refused(prepared_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: 1000)
+    with pytest.raises(BudgetError, match="one row of 32 tokens does not fit"):
+        train(settings(prepared_dir, tmp_path))
+
+
+def test_a_measured_step_that_fills_the_memory_is_halved(prepared_dir, tmp_path, monkeypatch):
+    taken = iter([10 * GB, 2 * GB])
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: 10 * GB)
+    monkeypatch.setattr(fitting, "used_bytes", lambda device: 0)
+    monkeypatch.setattr(fitting, "peak_bytes", lambda device: next(taken))
+    trainer = started(settings(prepared_dir, tmp_path))
+    assert [event["micro_batch"] for event in events(trainer, "micro_batch")] == [2]
+
+
+def test_memory_that_runs_out_in_the_trial_is_halved_with_the_global_batch_kept(
+    prepared_dir, tmp_path, monkeypatch
+):
+    loss = fitting.language_model_loss
+
+    def failing(model, ids, targets):
+        if len(ids) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return loss(model, ids, targets)
+
+    monkeypatch.setattr(fitting, "language_model_loss", failing)
+    trainer = started(settings(prepared_dir, tmp_path))
+    assert trainer.state.micro_batch == 1 and trainer.state.tokens == 8 * 32
