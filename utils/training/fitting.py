@@ -56,10 +56,7 @@ def fit(trainer: Trainer) -> None:
 
 def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
     now = trainer.fast.as_dict()
-    changes = [
-        f"{name} {earlier[name]} -> {now[name]}" for name in earlier if earlier[name] != now[name]
-    ]
-    if changes:
+    if changes := trainer.fast.changes(earlier):
         log.warning("other fast paths than before, so not the same bits: %s", ", ".join(changes))
     trainer.state.fast_paths = now
     trainer.run.record.values["environment"] |= now
@@ -82,7 +79,12 @@ def _try_step(trainer: Trainer) -> None:
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.data.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     with trainer.autocast():
-        loss = language_model_loss(trainer.model, batch.to(trainer.processes.device), batch.numel())
+        loss = language_model_loss(
+            trainer.model,
+            batch.to(trainer.processes.device),
+            batch.numel(),
+            chunked=trainer.fast.chunked_head,
+        )
     loss.backward()
     trainer.model.zero_grad(set_to_none=True)
 

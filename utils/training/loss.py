@@ -29,7 +29,11 @@ def count_targets(input_ids: Tensor) -> int:
 
 
 def language_model_loss(
-    model: nn.Module, input_ids: Tensor, normalizer: float | None = None
+    model: nn.Module,
+    input_ids: Tensor,
+    normalizer: float | None = None,
+    *,
+    chunked: bool = True,
 ) -> Tensor:
     """Return the summed loss in nats over `normalizer` (the number of targets: the mean).
 
@@ -38,13 +42,15 @@ def language_model_loss(
             them to logits.
         input_ids: (B, T) token ids, without padding: rows are packed.
         normalizer: what to divide by; with accumulation, the targets of the whole step.
+        chunked: without it all logits are held at once and torch's own cross_entropy is taken.
     """
     targets = next_token_targets(input_ids)
     if normalizer is None:
         normalizer = max(1, int((targets != IGNORED).sum()))
     hidden = hidden_states(model, input_ids)  # (B, T, D)
     weight: Tensor = model.lm_head.weight  # pyright: ignore[reportAssignmentType,reportAttributeAccessIssue]
-    return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)
+    head = chunked_cross_entropy if chunked else plain_cross_entropy
+    return head(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor) -> Tensor:
@@ -67,7 +73,7 @@ def chunked_cross_entropy(
         targets: (N,) class or `IGNORED`.
         normalizer: divisor of the sum.
     """
-    scale = torch.tensor(1.0 / normalizer, dtype=torch.float32, device=hidden.device)
+    scale = torch.full((), 1.0 / normalizer, dtype=torch.float32, device=hidden.device)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _ChunkedCrossEntropy.apply(hidden, weight, targets, scale)  # pyright: ignore[reportReturnType]
     with torch.autocast(hidden.device.type, enabled=False):
@@ -77,6 +83,14 @@ def chunked_cross_entropy(
             logits = (hidden[rows] @ head.t()).float()
             total += nn.functional.cross_entropy(logits, targets[rows], reduction="sum")
         return total * scale
+
+
+def plain_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, normalizer: float
+) -> Tensor:
+    """Return what `chunked_cross_entropy` does, from all logits (N, V) at once."""
+    logits = nn.functional.linear(hidden, weight.to(hidden.dtype)).float()  # (N, V)
+    return nn.functional.cross_entropy(logits, targets, reduction="sum") / normalizer
 
 
 def _chunks(num_rows: int, num_classes: int) -> list[slice]:
@@ -131,18 +145,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 loss, gradient = LossKernel.run(logits, targets[rows], scale)
                 total += loss
                 torch.matmul(gradient, head, out=d_hidden[rows])
-                d_weight += gradient.t() @ hidden[rows]  # product as is, sum in fp32
-        ctx.save_for_backward(d_hidden, d_weight)
+                if gradient.dtype == d_weight.dtype:
+                    d_weight.addmm_(gradient.t(), hidden[rows])
+                else:
+                    d_weight += gradient.t() @ hidden[rows]  # product as is, sum in fp32
+        ctx.gradients = d_hidden, d_weight
         ctx.weight_dtype = weight.dtype
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (factor,) = upstream
-        d_hidden, d_weight = ctx.saved_tensors
-        return (
-            d_hidden * factor.to(d_hidden.dtype),
-            (d_weight * factor).to(ctx.weight_dtype),
-            None,
-            None,
-        )
+        d_hidden, d_weight = ctx.gradients
+        del ctx.gradients  # scaled in place, so there is no second time
+        return d_hidden.mul_(factor), d_weight.mul_(factor).to(ctx.weight_dtype), None, None

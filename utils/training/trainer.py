@@ -99,7 +99,10 @@ class Trainer:
             seed_step(self.run.cfg.seed, step, place)
             with self.autocast():
                 loss = language_model_loss(
-                    self.model, batch.to(self.processes.device, non_blocking=True), targets
+                    self.model,
+                    batch.to(self.processes.device, non_blocking=True),
+                    targets,
+                    chunked=self.fast.chunked_head,
                 )
             loss.backward()
             total += loss.detach()
