@@ -171,7 +171,7 @@ clean-checkpoints: ## remove all checkpoints (lists them first; CONFIRM=yes remo
 	else echo "nothing removed: run make clean-checkpoints CONFIRM=yes"; fi
 
 ##@ Quality
-.PHONY: test test-slow check bench-data bench-tokens
+.PHONY: test test-slow check bench-data bench-tokens bench-train bench-gpu
 test: $(STAMP) ## the tests
 	$(PY) -m pytest -q
 test-slow: $(STAMP) ## the long ones: kills, whole pipeline, compiled training
@@ -184,3 +184,7 @@ bench-data: $(STAMP) ## speed, memory and exactness of preparation beside its pe
 	$(PY) -m tests.benchmarks.data
 bench-tokens: $(STAMP) ## speed of reading token shards, packed and not, as JSON
 	$(PY) -m tests.benchmarks.tokens
+bench-train: $(STAMP) ## speed, memory, quality of pre-training beside its peers, as JSON
+	$(PY) -m tests.benchmarks.train $(call flags,NANOGPT NANOCHAT MINIMIND DATA_DIR)
+bench-gpu: $(STAMP) ## tokens/s and MFU on CUDA beside a plain loop, as JSON
+	$(PY) -m tests.benchmarks.train --device cuda $(call flags,NANOGPT NANOCHAT MINIMIND)

@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = {"n_layer": 6, "d_model": 256, "n_head": 4, "d_ff": 1024}
 WIDE = {"n_layer": 12, "d_model": 768, "n_head": 12, "d_ff": 2048, "vocab_size": 32768}
 BASE = {"n_layer": 24, "d_model": 768, "n_head": 12, "d_ff": 3072, "vocab_size": 32768}
+TOY = {"n_layer": 1, "d_model": 32, "n_head": 2, "d_ff": 48, "vocab_size": 600}
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
         "tiny_v32768": {"model": TINY | {"vocab_size": 32768}, "length": 512, "rows": 8},
@@ -54,6 +55,7 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
         "12x768": {"model": WIDE, "length": 1024, "rows": 64},
         "base": {"model": BASE, "length": 2048, "rows": 16},
     },
+    "test": {"toy": {"model": TOY, "length": 32, "rows": 4}},
 }
 PEERS = ("nanogpt", "nanochat", "minimind")
 SHOWN = ("torch", "transformers", "accelerate", "numpy")
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     sections = ("speed", "memory", "threads", "quality")
     parser.add_argument("--sections", nargs="*", default=None, choices=sections)
-    parser.add_argument("--shapes", nargs="*", default=None, help="of " + ", ".join(SHAPES["cpu"]))
+    parser.add_argument("--shapes", nargs="*", default=None, help=", ".join(SHAPES["cpu"]))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=20.0, help="of a slice")
     parser.add_argument("--rounds", type=int, default=3)
@@ -210,7 +212,7 @@ def _rate(task: Task, slice_: dict[str, float], clock: str = "") -> float:
 def _tasks(
     shape: str, names: Sequence[str], args: argparse.Namespace, work: Path
 ) -> dict[str, Task]:
-    values = SHAPES[args.device][shape]
+    values = (SHAPES[args.device] | SHAPES["test"])[shape]
     folder = work / f"data-{values['model']['vocab_size']}-{values['length']}"
     if not folder.is_dir():
         folder.mkdir()

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 IGNORED = -100
 CHUNK_LOGITS = 2**23
 """Logits per chunk: 32 MB in fp32, 256 rows at V = 32768 and 1024 rows at V = 8192."""
+CUDA_CHUNK_LOGITS = 2**25
+"""The same on CUDA where the kernel is compiled (67 MB in bf16, 1024 rows at V = 32768): each chunk
+reads and writes the whole gradient of the weights, 250 MB at D = 768, beside products of n rows."""
 
 
 def next_token_targets(input_ids: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ def chunked_cross_entropy(
     with torch.autocast(hidden.device.type, enabled=False):
         head = weight.to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in _chunks(hidden, weight):
             logits = (hidden[rows] @ head.t()).float()
             total += nn.functional.cross_entropy(logits, targets[rows], reduction="sum")
         return total * scale
@@ -93,9 +96,10 @@ def plain_cross_entropy(
     return nn.functional.cross_entropy(logits, targets, reduction="sum") / normalizer
 
 
-def _chunks(num_rows: int, num_classes: int) -> list[slice]:
-    size = max(64, CHUNK_LOGITS // num_classes)
-    return [slice(start, start + size) for start in range(0, num_rows, size)]
+def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    on_gpu = hidden.device.type == "cuda" and LossKernel.run is not loss_and_logit_gradient
+    size = max(64, (CUDA_CHUNK_LOGITS if on_gpu else CHUNK_LOGITS) // len(weight))
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 
 def loss_and_logit_gradient(
@@ -140,7 +144,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             d_hidden = torch.empty_like(hidden)
             d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            for rows in _chunks(len(hidden), len(weight)):
+            for rows in _chunks(hidden, weight):
                 logits = hidden[rows] @ head.t()
                 loss, gradient = LossKernel.run(logits, targets[rows], scale)
                 total += loss
