@@ -29,8 +29,8 @@ PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLE
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
   MAX_GRAD_NORM SPIKE_THRESHOLD WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_MINUTES SAVE_TOTAL_LIMIT \
-  KEEP_EVERY DISK_BUDGET_GB EVAL_STEPS EVAL_TOKENS DETERMINISTIC FLASH_ATTN COMPILE BF16 CPU \
-  PACKING DOCUMENT_MASK TOKENS_ON_GPU
+  KEEP_EVERY DISK_BUDGET_GB EVAL_STEPS EVAL_TOKENS DETERMINISTIC FLASH_ATTN BLOCKED_ATTENTION \
+  CHUNKED_HEAD FUSED_OPTIMIZER FAST_MATMUL COMPILE BF16 CPU PACKING DOCUMENT_MASK TOKENS_ON_GPU
 ADAPTER  := $(TRAINING) MODEL_PATH DATASET_PATH OUTPUT_DIR NUM_TRAIN_EPOCHS WARMUP_RATIO MAX_LENGTH \
   HELDOUT_PATH DECONTAMINATE EVAL_DATA_DIR R LORA_ALPHA LORA_DROPOUT TARGET_MODULES
 SFT      := $(ADAPTER) PROMPT_TEMPLATE LOOP_SHARE
@@ -172,7 +172,7 @@ clean-checkpoints: ## remove all checkpoints (lists them first; CONFIRM=yes remo
 	else echo "nothing removed: run make clean-checkpoints CONFIRM=yes"; fi
 
 ##@ Quality
-.PHONY: test test-slow prove-resume check bench-data bench-tokens bench-save
+.PHONY: test test-slow prove-resume check bench-data bench-tokens bench-save bench-train bench-gpu
 test: $(STAMP) ## the tests
 	$(PY) -m pytest -q
 test-slow: $(STAMP) ## the long ones: kills, whole pipeline, compiled training
@@ -189,3 +189,7 @@ bench-tokens: $(STAMP) ## speed of reading token shards, packed and not, as JSON
 	$(PY) -m tests.benchmarks.tokens
 bench-save: $(STAMP) ## how long a save stops training, and how long it takes, as JSON
 	$(PY) -m tests.benchmarks.save
+bench-train: $(STAMP) ## speed, memory, quality of pre-training beside its peers, as JSON
+	$(PY) -m tests.benchmarks.train $(call flags,NANOGPT NANOCHAT MINIMIND DATA_DIR)
+bench-gpu: $(STAMP) ## tokens/s and MFU on CUDA beside a plain loop, as JSON
+	$(PY) -m tests.benchmarks.train --device cuda $(call flags,NANOGPT NANOCHAT MINIMIND)

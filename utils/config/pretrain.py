@@ -65,7 +65,15 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     deterministic: bool = True
     """Same seed, same bits on CUDA too (slower there; CPU runs are always so)."""
     flash_attn: bool = True
-    """Use FlashAttention-2 where it is installed, else SDPA (logged)."""
+    """Use FlashAttention-4, 3 or 2 on CUDA where it is installed, else SDPA (logged)."""
+    blocked_attention: bool = True
+    """Attend in causal blocks of queries on a CPU, else SDPA."""
+    chunked_head: bool = True
+    """Form loss and gradient chunk by chunk, else cross_entropy on all logits at once."""
+    fused_optimizer: bool = True
+    """AdamW in one pass and Muon over stacks of matrices, else torch's plain ones."""
+    fast_matmul: bool = True
+    """Take faster fp32 products where their measured error is that of fp32."""
     compile: bool = True
     """Compile the decoder blocks where there is a C compiler (logged when there is none)."""
     bf16: bool = True

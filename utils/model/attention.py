@@ -1,47 +1,78 @@
-"""Chooses how attention is computed: FlashAttention-2, SDPA, or blocks of plain products on a CPU.
+"""Chooses how attention is computed: FlashAttention, SDPA, or blocks of plain products on a CPU.
 
 Each of them along the row, or inside the documents of a row where a `DocumentMask` is given.
 Legend: B batch, H query heads, K key/value heads, T positions, D head width, S documents.
 Knows nothing about training; the choice never reaches a checkpoint.
 """
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import activate_flash_attention_impl
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import repeat_kv
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 BLOCKED = "lumi_blocked"
 """Name under which transformers knows `blocked_attention`: causal rows, or documents in them."""
+UNMASKED = "lumi_sdpa"
+"""SDPA for which transformers makes no mask: to see that a row needs none, its own waits for the
+GPU in every forward pass."""
 QUERY_BLOCK = 128
 """Rows of queries per block; what lies above the diagonal block is never computed."""
+KERNELS = {9: ("FA3", "FA4"), 10: ("FA4",)}
+"""FlashAttention kernels that torch can put behind SDPA, best first, by CUDA generation."""
 
 log = logging.getLogger(__name__)
 
 
-def choose_attention(device: torch.device, *, flash: bool = True) -> str:
+def choose_attention(
+    device: torch.device, *, flash: bool = True, blocked: bool = True, dropout: float = 0.0
+) -> str:
     """Return the name of the attention for training on `device` and log it.
 
-    Reference: FlashAttention-2 (Dao, 2023), used only where the package is installed on CUDA.
+    On CUDA: FlashAttention-3 or 4 behind SDPA, then FlashAttention-2, each where its package is
+    installed, then what torch has built in. `flash` needs bf16.
+
+    Reference: FlashAttention-2 (Dao, 2023), FlashAttention-3 (Shah et al., 2024).
     """
-    if device.type == "cpu":
+    if device.type == "cpu" and blocked:
         AttentionInterface.register(BLOCKED, blocked_attention)
         log.info("attention: causal blocks of %d queries (CPU)", QUERY_BLOCK)
         return BLOCKED
+    if device.type == "cpu":
+        log.info("attention: SDPA (blocks are switched off)")
+        return "sdpa"
     if not flash:
-        log.info("attention: SDPA (FlashAttention-2 is switched off)")
-        return "sdpa"
-    if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
-        reason = "needs CUDA" if device.type != "cuda" else "is not installed"
-        log.info("attention: SDPA (FlashAttention-2 %s)", reason)
-        return "sdpa"
-    log.info("attention: FlashAttention-2")
-    return "flash_attention_2"
+        log.info("attention: SDPA (FlashAttention is switched off)")
+    elif device.type != "cuda":
+        log.info("attention: SDPA (FlashAttention needs CUDA)")
+    elif not dropout and (kernel := _activate_kernel(device)):
+        log.info("attention: SDPA by %s", kernel)
+    elif is_flash_attn_2_available():
+        log.info("attention: FlashAttention-2")
+        return "flash_attention_2"
+    else:
+        log.info("attention: SDPA (FlashAttention is not installed)")
+    AttentionInterface.register(UNMASKED, sdpa_attention_forward)
+    return UNMASKED
+
+
+def _activate_kernel(device: torch.device) -> str | None:
+    """Put the best FlashAttention kernel that is installed behind SDPA and return its name."""
+    major, _ = torch.cuda.get_device_capability(device)
+    for name in KERNELS.get(major, ()):
+        try:
+            activate_flash_attention_impl(name)
+        except (ImportError, RuntimeError) as error:  # not installed, or built for another torch
+            log.debug("%s: %s", name, error)
+            continue
+        return name
+    return None
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ def fit(trainer: Trainer) -> None:
         start_over(trainer.run, trainer.model, trainer.optimizers)
     trainer.fast = replace(trainer.fast, compiled=compiled)
     paths = trainer.fast.as_dict()
-    announce(earlier, paths)
-    state.fast_paths = paths
+    announce(earlier, trainer.fast.bits())
+    state.fast_paths = trainer.fast.bits()
     trainer.run.record.values["environment"] |= paths
     trainer.run.record.write()
     _record_micro_batch(trainer)
@@ -96,7 +96,9 @@ def _try_step(trainer: Trainer, is_new: bool) -> None:
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     with trainer.autocast():
-        loss = language_model_loss(trainer.model, batch, batch.numel(), trainer.form)
+        loss = language_model_loss(
+            trainer.model, batch, batch.numel(), trainer.form, chunked=trainer.fast.chunked_head
+        )
     loss.backward()
     if is_new:
         trainer.optimizers.step(0.0)

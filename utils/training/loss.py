@@ -17,6 +17,9 @@ from utils.model.attention import DocumentMask
 IGNORED = -100
 CHUNK_LOGITS = 2**23
 """Logits per chunk: 32 MB in fp32, 256 rows at V = 32768 and 1024 rows at V = 8192."""
+CUDA_CHUNK_LOGITS = 2**25
+"""The same on CUDA where the kernel is compiled (67 MB in bf16, 1024 rows at V = 32768): each chunk
+reads and writes the whole gradient of the weights, 250 MB at D = 768, beside products of n rows."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def language_model_loss(
     input_ids: Tensor,
     normalizer: float | None = None,
     form: RowForm = FULL_ROWS,
+    *,
+    chunked: bool = True,
 ) -> Tensor:
     """Return the summed loss in nats over `normalizer` (the number of targets: the mean).
 
@@ -58,13 +63,15 @@ def language_model_loss(
         input_ids: (B, T) token ids of packed rows.
         normalizer: what to divide by; with accumulation, the targets of the whole step.
         form: whether rows are padded, and whether attention stays inside documents.
+        chunked: without it all logits are held at once and torch's own cross_entropy is taken.
     """
     targets = next_token_targets(input_ids, form.pad_id)
     if normalizer is None:
         normalizer = max(1, int((targets != IGNORED).sum()))
     hidden = hidden_states(model, input_ids, form.mask)  # (B, T, D)
     weight: Tensor = model.lm_head.weight  # pyright: ignore[reportAssignmentType,reportAttributeAccessIssue]
-    return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)
+    head = chunked_cross_entropy if chunked else plain_cross_entropy
+    return head(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor, mask: DocumentMask | None = None) -> Tensor:
@@ -88,21 +95,30 @@ def chunked_cross_entropy(
         targets: (N,) class or `IGNORED`.
         normalizer: divisor of the sum.
     """
-    scale = torch.tensor(1.0 / normalizer, dtype=torch.float32, device=hidden.device)
+    scale = torch.full((), 1.0 / normalizer, dtype=torch.float32, device=hidden.device)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _ChunkedCrossEntropy.apply(hidden, weight, targets, scale)  # pyright: ignore[reportReturnType]
     with torch.autocast(hidden.device.type, enabled=False):
         head = weight.to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in _chunks(hidden, weight):
             logits = (hidden[rows] @ head.t()).float()
             total += nn.functional.cross_entropy(logits, targets[rows], reduction="sum")
         return total * scale
 
 
-def _chunks(num_rows: int, num_classes: int) -> list[slice]:
-    size = max(64, CHUNK_LOGITS // num_classes)
-    return [slice(start, start + size) for start in range(0, num_rows, size)]
+def plain_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, normalizer: float
+) -> Tensor:
+    """Return what `chunked_cross_entropy` does, from all logits (N, V) at once."""
+    logits = nn.functional.linear(hidden, weight.to(hidden.dtype)).float()  # (N, V)
+    return nn.functional.cross_entropy(logits, targets, reduction="sum") / normalizer
+
+
+def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    on_gpu = hidden.device.type == "cuda" and LossKernel.run is not loss_and_logit_gradient
+    size = max(64, (CUDA_CHUNK_LOGITS if on_gpu else CHUNK_LOGITS) // len(weight))
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 
 def loss_and_logit_gradient(
@@ -147,23 +163,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             d_hidden = torch.empty_like(hidden)
             d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            for rows in _chunks(len(hidden), len(weight)):
+            for rows in _chunks(hidden, weight):
                 logits = hidden[rows] @ head.t()
                 loss, gradient = LossKernel.run(logits, targets[rows], scale)
                 total += loss
                 torch.matmul(gradient, head, out=d_hidden[rows])
-                d_weight += gradient.t() @ hidden[rows]  # product as is, sum in fp32
-        ctx.save_for_backward(d_hidden, d_weight)
+                if gradient.dtype == d_weight.dtype:
+                    d_weight.addmm_(gradient.t(), hidden[rows])
+                else:
+                    d_weight += gradient.t() @ hidden[rows]  # product as is, sum in fp32
+        ctx.gradients = d_hidden, d_weight
         ctx.weight_dtype = weight.dtype
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (factor,) = upstream
-        d_hidden, d_weight = ctx.saved_tensors
-        return (
-            d_hidden * factor.to(d_hidden.dtype),
-            (d_weight * factor).to(ctx.weight_dtype),
-            None,
-            None,
-        )
+        d_hidden, d_weight = ctx.gradients
+        del ctx.gradients  # scaled in place, so there is no second time
+        return d_hidden.mul_(factor), d_weight.mul_(factor).to(ctx.weight_dtype), None, None

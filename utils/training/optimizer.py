@@ -1,12 +1,14 @@
 """Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
 
-On a CPU that only emulates bfloat16, Muon works in fp32.
+The fast forms (AdamW in one pass, Muon over stacks of matrices) can be switched off by
+`fused_optimizer`; state has the same names in both.
 
 Reference: Muon (Jordan et al., 2024); AdamW (Loshchilov and Hutter, 2019).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
-from utils.training.muon import FP32Muon
+from utils.training.muon import BatchedMuon
 from utils.training.speed import muon_precision
 
 BETAS = (0.9, 0.95)
@@ -38,20 +40,14 @@ class Optimizers:
         matrices = [p for p, name in names.items() if ".layers." in name and p.ndim == 2]
         others = [p for p, name in names.items() if not (".layers." in name and p.ndim == 2)]
         device = next(iter(names)).device
-        fused = device.type in ("cpu", "cuda")
+        fused = cfg.fused_optimizer and device.type in ("cpu", "cuda")
         groups = [{"params": others, "weight_decay": 0.0}]
         if cfg.optimizer == "adamw":
             groups.append({"params": matrices, "weight_decay": cfg.weight_decay})
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            muon = (FP32Muon if muon_precision(device) == "fp32" else Muon)(
-                matrices,
-                lr=cfg.muon_learning_rate,
-                momentum=MOMENTUM,
-                weight_decay=cfg.weight_decay,
-            )
-            members.append((muon, cfg.muon_learning_rate))
+            members.append((_muon(matrices, device, cfg), cfg.muon_learning_rate))
         return cls(names, tuple(members))
 
     def step(self, factor: float) -> None:
@@ -108,6 +104,19 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield optimizer, parameter
+
+
+def _muon(matrices: list[Tensor], device: torch.device, cfg: PretrainConfig) -> Muon:
+    options: dict[str, Any] = {
+        "lr": cfg.muon_learning_rate,
+        "momentum": MOMENTUM,
+        "weight_decay": cfg.weight_decay,
+    }
+    if not cfg.fused_optimizer:
+        return Muon(matrices, **options)
+    precision = muon_precision(device, fused=True)
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    return BatchedMuon(matrices, dtype=dtype, **options)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -43,7 +43,12 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     cfg, device = run.cfg, processes.device
     if cfg.deterministic and device.type == "cuda":
         make_deterministic()
-    attention = choose_attention(device, flash=cfg.flash_attn)
+    attention = choose_attention(
+        device,
+        flash=cfg.flash_attn and cfg.bf16,
+        blocked=cfg.blocked_attention,
+        dropout=cfg.dropout,
+    )
     model = build_model(cfg, cfg.seed, attention, ControlIds.of(run.inputs.manifest))
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
@@ -58,7 +63,7 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
         form=_row_form(cfg, data, ControlIds.of(run.inputs.manifest)),
         validation=_validation(run, cfg.eval_tokens),
         optimizers=Optimizers.build(model, cfg),
-        fast=choose_fast_paths(device, model.config._attn_implementation or "eager", bf16=cfg.bf16),
+        fast=choose_fast_paths(device, attention, cfg),
         state=TrainState(),
         plan=Plan(run.folder / PLAN_FILE, cfg.warmup_steps, cfg.decay_ratio),
         clock=clock,

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.attention import current_flash_attention_impl
 
+from utils.config.pretrain import PretrainConfig
 from utils.training.loss import LossKernel
 
 COMPILE_CACHE = Path(".cache/torchinductor")
@@ -23,6 +25,13 @@ COMPILE_PAYS_FROM = 18.0
 up did (cold cache) and makes a step 1.5 times as fast."""
 MEDIUM_ERROR = 3e-6
 """Relative error up to which "medium" matrix products count as fp32 (measured: 4.1e-7)."""
+MALLOC = (
+    "GLIBC_TUNABLES",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+)
+"""Variables that the Makefile and sessions set for training."""
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +47,18 @@ class FastPaths:
     matmul_precision: str
     muon_precision: str
     """bf16 or fp32: in which Muon orthogonalizes."""
+    chunked_head: bool = True
+    fused_optimizer: bool = True
+    malloc: str = ""
+    """The allocator settings of the launcher, "" for none; of no effect on the bits."""
 
     def as_dict(self) -> dict[str, object]:
         """Return them as JSON-ready values."""
         return asdict(self)
+
+    def bits(self) -> dict[str, object]:
+        """Return those that change the bits of a run (the allocator does not)."""
+        return {name: value for name, value in self.as_dict().items() if name != "malloc"}
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -54,38 +71,64 @@ def has_bf16(device: torch.device) -> bool:
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 
 
-def muon_precision(device: torch.device) -> str:
-    """Return bf16, or fp32 on a CPU that only emulates bf16."""
-    return "fp32" if device.type == "cpu" and not has_bf16(device) else "bf16"
+def muon_precision(device: torch.device, *, fused: bool = True) -> str:
+    """Return bf16, or fp32 on a CPU that only emulates bf16 (the plain Muon of torch has bf16)."""
+    emulated = device.type == "cpu" and not has_bf16(device)
+    return "fp32" if fused and emulated else "bf16"
 
 
-def choose_matmul_precision(device: torch.device) -> str:
+def choose_matmul_precision(device: torch.device, *, fast: bool = True) -> str:
     """Set the precision of fp32 products and return it.
 
     On a CPU "medium" leaves MKL's slow path on some processors but is plain bf16 on others: a
     product is compared with fp64 and "highest" stays where the error is not that of fp32.
     """
+    if not fast:
+        log.info("fp32 products: plain (fast_matmul is switched off)")
+        return _set_precision("highest")
     if device.type != "cpu":
-        torch.set_float32_matmul_precision("high")
-        return "high"
+        return _set_precision("high")
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(256, 256, generator=generator) for _ in range(2))
     exact = left.double() @ right.double()
-    torch.set_float32_matmul_precision("medium")
+    _set_precision("medium")
     error = ((left @ right).double() - exact).norm() / exact.norm()
     if error > MEDIUM_ERROR:
-        torch.set_float32_matmul_precision("highest")
-        return "highest"
+        log.info('fp32 products: plain ("medium" has an error of %.1e here)', error)
+        return _set_precision("highest")
     return "medium"
 
 
-def choose_fast_paths(device: torch.device, attention: str, *, bf16: bool) -> FastPaths:
+def _set_precision(name: str) -> str:
+    torch.set_float32_matmul_precision(name)
+    return name
+
+
+def malloc_settings() -> str:
+    """Return the settings of the C library's allocator that the launcher gave, as NAME=value."""
+    return " ".join(f"{name}={os.environ[name]}" for name in MALLOC if name in os.environ)
+
+
+def choose_fast_paths(device: torch.device, attention: str, cfg: PretrainConfig) -> FastPaths:
     """Return what is on before compiling; bf16, where it is wanted, needs the hardware."""
-    in_bf16 = bf16 and has_bf16(device)
-    if bf16 and not in_bf16:
+    in_bf16 = cfg.bf16 and has_bf16(device)
+    if cfg.bf16 and not in_bf16:
         log.info("bf16: not in this hardware, computing in fp32")
-    precisions = choose_matmul_precision(device), muon_precision(device)
-    return FastPaths(device.type, attention, in_bf16, False, *precisions)
+    for name in ("chunked_head", "fused_optimizer"):
+        if not getattr(cfg, name):
+            log.info("%s is switched off", name)
+    kernel = current_flash_attention_impl()
+    return FastPaths(
+        device=device.type,
+        attention=f"{attention} {kernel}" if kernel else attention,
+        bf16=in_bf16,
+        compiled=False,
+        matmul_precision=choose_matmul_precision(device, fast=cfg.fast_matmul),
+        muon_precision=muon_precision(device, fused=cfg.fused_optimizer),
+        chunked_head=cfg.chunked_head,
+        fused_optimizer=cfg.fused_optimizer,
+        malloc=malloc_settings(),
+    )
 
 
 def can_compile(*, wanted: bool, left_s: float | None, startup_s: float) -> bool:

@@ -162,7 +162,9 @@ class Trainer:
             batch = self.feed.batch(cfg.seed, first + place * size, size)  # (B, T)
             seed_step(cfg.seed, step, place)
             with self.autocast():
-                loss = language_model_loss(self.model, batch, tokens - rows, self.form)
+                loss = language_model_loss(
+                    self.model, batch, tokens - rows, self.form, chunked=self.fast.chunked_head
+                )
             loss.backward()
             total += loss.detach()
         return total

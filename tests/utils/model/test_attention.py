@@ -7,8 +7,9 @@ import torch
 from transformers import AttentionInterface
 
 from utils.config.model import ModelConfig
+from utils.model import attention
 from utils.model.architecture import build_model
-from utils.model.attention import BLOCKED, DocumentMask, causal_blocks, choose_attention
+from utils.model.attention import BLOCKED, UNMASKED, DocumentMask, causal_blocks, choose_attention
 from utils.training.loss import RowForm, language_model_loss
 
 EOS = 2
@@ -52,10 +53,62 @@ def test_the_choice_never_reaches_a_checkpoint(tmp_path):
     assert BLOCKED not in (tmp_path / "config.json").read_text()
 
 
-def test_without_flash_attention_the_fallback_is_named(caplog):
+@pytest.mark.parametrize(
+    ("device", "options", "said"),
+    [
+        ("cuda", dict(flash=False), "switched off"),
+        ("mps", {}, "needs CUDA"),
+        ("cpu", dict(blocked=False), "blocks are switched off"),
+    ],
+)
+def test_a_fallback_is_named(caplog, device, options, said):
     with caplog.at_level("INFO"):
-        assert choose_attention(torch.device("cuda"), flash=False) == "sdpa"
-    assert "SDPA" in caplog.text
+        name = choose_attention(torch.device(device), **options)
+    assert name == ("sdpa" if device == "cpu" else UNMASKED) and said in caplog.text
+
+
+@pytest.fixture
+def a_gpu(monkeypatch):
+    """What the choice asks of CUDA, as answers that a test sets."""
+    installed: list[str] = []
+
+    def activate(name):
+        if name not in installed:
+            raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(attention, "activate_flash_attention_impl", activate)
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: "FA2" in installed)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    return installed
+
+
+@pytest.mark.parametrize(
+    ("installed", "dropout", "said", "name"),
+    [
+        (["FA2", "FA3", "FA4"], 0.0, "SDPA by FA3", UNMASKED),
+        (["FA2", "FA4"], 0.0, "SDPA by FA4", UNMASKED),
+        (["FA2", "FA3"], 0.1, "FlashAttention-2", "flash_attention_2"),
+        (["FA2"], 0.0, "FlashAttention-2", "flash_attention_2"),
+        ([], 0.0, "is not installed", UNMASKED),
+    ],
+)
+def test_the_newest_flash_attention_that_is_installed_is_taken(
+    a_gpu, caplog, installed, dropout, said, name
+):
+    a_gpu += installed
+    with caplog.at_level("INFO"):
+        assert choose_attention(torch.device("cuda"), dropout=dropout) == name
+    assert said in caplog.text
+
+
+def test_sdpa_without_a_mask_is_causal_and_cached_too():
+    config = ModelConfig(n_layer=2, d_model=64, n_head=4, d_ff=96, vocab_size=300)
+    ids = torch.randint(4, 300, (2, 50))
+    plain = build_model(config).eval()
+    unmasked = build_model(config, attention=choose_attention(torch.device("mps"))).eval()
+    torch.testing.assert_close(unmasked(ids).logits, plain(ids).logits, atol=1e-6, rtol=1e-5)
+    options = dict(attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False)
+    assert torch.equal(unmasked.generate(ids, **options), plain.generate(ids, **options))
 
 
 VARLEN = "flash_attention_reference"
@@ -85,6 +138,7 @@ def model_with(attention, architecture="llama"):
         d_ff=96, vocab_size=300, sequence_length=96,
     )  # fmt: skip
     choose_attention(torch.device("cpu"))
+    choose_attention(torch.device("mps"))
     AttentionInterface.register(VARLEN, varlen_reference)
     model = build_model(config)
     model.config._attn_implementation = attention
@@ -109,7 +163,7 @@ def documents_of(ids):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-@pytest.mark.parametrize("attention", [BLOCKED, "sdpa", VARLEN])
+@pytest.mark.parametrize("attention", [BLOCKED, "sdpa", UNMASKED, VARLEN])
 def test_a_packed_row_has_loss_and_gradients_of_its_documents_one_by_one(attention, architecture):
     ids, model = rows_of_documents(), model_with(attention, architecture)
     parameters = list(model.parameters())

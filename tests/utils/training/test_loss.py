@@ -1,5 +1,9 @@
 """The chunked head against torch's cross_entropy on all logits."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -54,11 +58,12 @@ def test_bf16_is_within_its_rounding():
     assert abs(chunked_cross_entropy(low, weight, targets, 256).item() - exact.item()) < 0.01
 
 
-def test_the_model_loss_is_that_of_transformers():
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_model_loss_is_that_of_transformers(chunked):
     model = build_model(TOY)
     ids = torch.randint(4, 100, (3, 64))
     theirs = model(input_ids=ids, labels=ids).loss
-    ours = language_model_loss(model, ids)
+    ours = language_model_loss(model, ids, chunked=chunked)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
     wanted = torch.autograd.grad(theirs, list(model.parameters()))
     found = torch.autograd.grad(ours, list(model.parameters()))
@@ -75,3 +80,33 @@ def test_accumulation_with_the_step_normalizer_gives_the_gradient_of_the_whole()
     summed = torch.autograd.grad(sum(parts), parameters)
     for left, right in zip(whole, summed, strict=True):
         torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-4)
+
+
+PEAK = """
+import sys, torch
+from utils.training import loss
+def line(name):
+    rows = open("/proc/self/status").read().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith(name)) * 1024 / 1e6
+hidden = torch.randn(2048, 256, requires_grad=True)
+weight = torch.full((32768, 256), 0.01, requires_grad=True)
+targets = torch.randint(0, 32768, (2048,))
+head = getattr(loss, sys.argv[1])
+head(hidden[:8], weight[:64], targets[:8] % 64, 8.0).backward()  # buffers of the library
+weight.grad = None
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = line("VmRSS")
+head(hidden, weight, targets, 2048.0).backward()
+print(line("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_the_head_stays_below_300_mb_where_all_logits_take_more(root):
+    peak_mb = {}
+    for head in ("chunked_cross_entropy", "plain_cross_entropy"):
+        command = [sys.executable, "-c", PEAK, head]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        peak_mb[head] = float(done.stdout)
+    assert peak_mb["chunked_cross_entropy"] < 300 < 700 < peak_mb["plain_cross_entropy"]

@@ -1,14 +1,15 @@
-"""Muon in fp32 against the singular value decomposition and against torch's Muon."""
+"""Batched Muon against the singular value decomposition and against torch's Muon."""
 
 import pytest
 import torch
 from torch.optim import Muon
 
 from utils.training import muon
-from utils.training.muon import FP32Muon, orthogonalized
+from utils.training.muon import BatchedMuon, orthogonalized
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(8, 8), (8, 24), (24, 8), (8, 8), (24, 8)]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def matrices(seed):
@@ -16,9 +17,12 @@ def matrices(seed):
     return [torch.randn(*shape, generator=generator) for shape in SHAPES]
 
 
-def stepped(kind, steps=3):
+def stepped(steps=3, dtype=None, **options):
+    """Parameters and optimizer after some steps of ours in `dtype`, or of torch's (None)."""
     parameters = [torch.nn.Parameter(matrix) for matrix in matrices(0)]
-    optimizer = kind(parameters, lr=0.02, momentum=0.95, weight_decay=0.1)
+    options = dict(lr=0.02, momentum=0.95, weight_decay=0.1) | options
+    kind = Muon if dtype is None else BatchedMuon
+    optimizer = kind(parameters, **options, **({} if dtype is None else {"dtype": dtype}))
     for step in range(steps):
         for parameter, gradient in zip(parameters, matrices(step + 1), strict=True):
             parameter.grad = gradient
@@ -42,8 +46,9 @@ def test_a_matrix_without_gradient_stays_zero():
     assert orthogonalized(torch.zeros(2, 3, 4), COEFFICIENTS, 5, 1e-7).abs().max() == 0
 
 
-def test_it_takes_the_steps_of_torch_up_to_the_rounding_of_bfloat16():
-    ours, theirs = stepped(FP32Muon), stepped(Muon)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_it_takes_the_steps_of_torch_up_to_the_rounding_of_bfloat16(precision):
+    ours, theirs = stepped(dtype=PRECISIONS[precision]), stepped()
     for found, wanted, start in zip(ours[0], theirs[0], matrices(0), strict=True):
         moved = (wanted - start).norm()
         assert (found - wanted).norm() < 0.02 * moved
@@ -52,10 +57,19 @@ def test_it_takes_the_steps_of_torch_up_to_the_rounding_of_bfloat16():
         torch.testing.assert_close(*(state["momentum_buffer"] for state in buffers))
 
 
-def test_dividing_a_stack_changes_nothing(monkeypatch):
-    whole, _ = stepped(FP32Muon)
-    monkeypatch.setattr(muon, "MOST_ELEMENTS", 64)
-    parts, _ = stepped(FP32Muon)
+@pytest.mark.parametrize("options", [{}, dict(nesterov=False), dict(weight_decay=0.0)], ids=str)
+def test_in_fp32_it_is_the_iteration_of_torch_without_its_rounding(monkeypatch, options):
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self.clone())  # as torch begins it
+    ours, theirs = stepped(dtype=torch.float32, **options), stepped(**options)
+    for found, wanted in zip(ours[0], theirs[0], strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_stack_is_taken_as_its_matrices_one_by_one(monkeypatch, precision):
+    whole, _ = stepped(dtype=PRECISIONS[precision])
+    monkeypatch.setattr(muon, "MOST_ELEMENTS", 1)
+    parts, _ = stepped(dtype=PRECISIONS[precision])
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
@@ -63,6 +77,6 @@ def test_dividing_a_stack_changes_nothing(monkeypatch):
 def test_only_matrices_with_a_gradient_move():
     parameters = [torch.nn.Parameter(matrix) for matrix in matrices(0)]
     parameters[0].grad = torch.ones(8, 8)
-    FP32Muon(parameters, lr=0.02).step()
+    BatchedMuon(parameters, dtype=torch.float32, lr=0.02).step()
     moved = [not torch.equal(p, start) for p, start in zip(parameters, matrices(0), strict=True)]
     assert moved == [True, False, False, False, False]

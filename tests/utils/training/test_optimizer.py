@@ -7,7 +7,7 @@ from torch.optim import AdamW, Muon
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
 from utils.model.architecture import build_model
-from utils.training.muon import FP32Muon
+from utils.training.muon import BatchedMuon
 from utils.training.optimizer import Optimizers, clip_gradients
 
 TOY = dict(n_layer=1, d_model=16, n_head=2, d_ff=32, vocab_size=64)
@@ -31,11 +31,23 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
     assert rest == set(optimizers.names.values()) - names
 
 
-@pytest.mark.parametrize(("bf16", "kind"), [(True, Muon), (False, FP32Muon)])
-def test_muon_works_in_fp32_where_bfloat16_is_emulated(monkeypatch, bf16, kind):
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_muon_works_in_fp32_where_bfloat16_is_emulated(monkeypatch, bf16, dtype):
     monkeypatch.setattr("utils.training.speed.has_bf16", lambda device: bf16)
-    _, optimizers = stepped()
-    assert type(optimizers.members[1][0]) is kind
+    muon = stepped()[1].members[1][0]
+    assert isinstance(muon, BatchedMuon) and muon.dtype == dtype
+
+
+def test_without_the_fast_forms_the_optimizers_are_the_plain_ones_of_torch():
+    model, plain = stepped(fused_optimizer=False)
+    adamw, muon = (optimizer for optimizer, _ in plain.members)
+    assert type(muon) is Muon and type(adamw) is AdamW and not adamw.defaults["fused"]
+    other, fast = stepped()
+    for optimizers in (plain, fast):
+        optimizers.step(0.1)
+    assert plain.tensors().keys() == fast.tensors().keys()
+    for left, right in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(left, right, atol=3e-4, rtol=0)
 
 
 def test_adamw_alone_equals_torch_with_decay_on_matrices_only():

@@ -1,11 +1,15 @@
 """What is switched on, and what is said when it is not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from utils.config.model import ModelConfig
+from utils.config.pretrain import PretrainConfig
 from utils.model.architecture import build_model
+from utils.session.process import FAST_MALLOC
 from utils.training import speed
 from utils.training.loss import LossKernel, language_model_loss
 from utils.training.speed import (
@@ -40,14 +44,48 @@ def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
     assert "no C++ compiler" in caplog.text
 
 
+@pytest.fixture
+def no_probe(monkeypatch):
+    monkeypatch.setattr(speed, "_set_precision", lambda name: name)
+
+
 @pytest.mark.parametrize("hardware", [True, False])
-def test_what_changes_the_bits_is_recorded(monkeypatch, hardware):
+def test_what_changes_the_bits_is_recorded(monkeypatch, no_probe, hardware):
     monkeypatch.setattr(speed, "has_bf16", lambda device: hardware)
-    monkeypatch.setattr(speed, "choose_matmul_precision", lambda device: "medium")
-    paths = choose_fast_paths(CPU, "sdpa", bf16=True).as_dict()
+    paths = choose_fast_paths(CPU, "sdpa", PretrainConfig()).as_dict()
     assert paths["bf16"] is hardware
     assert paths["muon_precision"] == ("bf16" if hardware else "fp32")
-    assert choose_fast_paths(CPU, "sdpa", bf16=False).bf16 is False
+    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(bf16=False)).bf16 is False
+
+
+def test_each_path_can_be_switched_off_and_says_so(no_probe, caplog):
+    names = ("chunked_head", "fused_optimizer", "fast_matmul")
+    with caplog.at_level("INFO"):
+        off = choose_fast_paths(CPU, "sdpa", PretrainConfig(**dict.fromkeys(names, False)))
+    assert all(name in caplog.text for name in names)
+    assert (off.chunked_head, off.fused_optimizer, off.matmul_precision) == (
+        False,
+        False,
+        "highest",
+    )
+    assert off.muon_precision == "bf16"  # torch's own
+
+
+def test_the_allocator_is_recorded_but_changes_no_bits(no_probe):
+    paths = choose_fast_paths(CPU, "sdpa", PretrainConfig())
+    assert set(paths.as_dict()) - set(paths.bits()) == {"malloc"}
+
+
+def test_the_allocator_settings_of_the_launchers_are_recorded(monkeypatch, no_probe):
+    assert set(FAST_MALLOC) == set(speed.MALLOC)
+    for name, value in FAST_MALLOC.items():
+        monkeypatch.setenv(name, value)
+    found = choose_fast_paths(CPU, "sdpa", PretrainConfig()).malloc
+    assert found.startswith(
+        "GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_THRESHOLD_=2000000000"
+    )
+    makefile = (Path(__file__).resolve().parents[3] / "Makefile").read_text(encoding="utf-8")
+    assert all(f"{name}={value}" in makefile for name, value in FAST_MALLOC.items())
 
 
 def test_compiling_needs_time_to_pay(monkeypatch):

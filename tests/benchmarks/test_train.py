@@ -1,0 +1,33 @@
+"""The benchmark of pre-training runs, on a toy, and says no in one line where it cannot."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+def bench(root, *flags):
+    command = [sys.executable, "-m", "tests.benchmarks.train", *map(str, flags)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_is_refused_in_one_line(root):
+    done = bench(root, "--device", "cuda")
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1 and "no CUDA" in done.stderr
+
+
+@pytest.mark.slow
+def test_ours_and_the_peers_at_hand_are_raced(root):
+    flags = ["--sections", "speed", "--shapes", "toy", "--seconds", 0.05, "--rounds", 2]
+    done = bench(root, *flags, "--without", "hf_compiled", "--settings", '{"compile": false}')
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    rates = found["tokens_per_s_toy"]
+    assert set(rates) == {"ours", "hf", "trainer"} and min(rates.values()) > 0
+    assert found["ratio_hf_toy"] > 0 and found["ratio_trainer_toy"] > 0
+    assert 0 < found["share_of_peak_toy"] < 1
+    assert found["versions"]["torch"] == torch.__version__
