@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 
 def fit(trainer: Trainer) -> None:
     """Choose the micro-batch, compile, and prove both by one forward and backward pass."""
-    cfg, earlier = trainer.run.cfg, trainer.state.fast_paths
-    noted = (trainer.plan.find("micro_batch") or {}).get("micro_batch")
+    cfg, step = trainer.run.cfg, trainer.state.step
+    earlier = trainer.state.fast_paths or _noted(trainer, "fast_paths") or {}
+    noted = _noted(trainer, "micro_batch")
     size = trainer.state.micro_batch or noted or _estimated_micro_batch(trainer)
     wanted = bool(earlier["compiled"]) if earlier else cfg.compile
     left_s = trainer.box.left_s if trainer.box and not earlier else None
     startup_s = trainer.box.startup_s if trainer.box else 0.0
-    is_new = trainer.state.step == 0
+    is_new = step == 0
     if trainer.box and is_new and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
         trainer.box.refuse(trainer.clock.elapsed_s())
     compiling = can_compile(wanted=wanted and cfg.compile, left_s=left_s, startup_s=startup_s)
@@ -54,6 +55,11 @@ def fit(trainer: Trainer) -> None:
     _record_micro_batch(trainer)
 
 
+def _noted(trainer: Trainer, name: str) -> Any:
+    """Return what the plan says about `name` for this step, None where it says nothing."""
+    return (trainer.plan.find(name, trainer.state.step) or {}).get(name)
+
+
 def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
     now = trainer.fast.as_dict()
     changes = [
@@ -62,14 +68,16 @@ def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
     if changes:
         log.warning("other fast paths than before, so not the same bits: %s", ", ".join(changes))
     trainer.state.fast_paths = now
+    if _noted(trainer, "fast_paths") != now:
+        write = trainer.processes.is_main
+        trainer.plan.record("fast_paths", trainer.state.step, write=write, fast_paths=now)
     trainer.run.record.values["environment"] |= now
     trainer.run.record.write()
 
 
 def _record_micro_batch(trainer: Trainer) -> None:
     size, wanted = trainer.state.micro_batch, trainer.run.cfg.batch_size
-    found = trainer.plan.find("micro_batch")
-    if found is not None and found["micro_batch"] == size:
+    if _noted(trainer, "micro_batch") == size:
         return
     if size != wanted:
         log.info("micro-batch %d instead of %d rows: the global batch stays", size, wanted)

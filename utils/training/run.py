@@ -20,10 +20,11 @@ from utils.training.metrics import RUN_FILE, RunRecord
 
 NOT_IDENTITY = frozenset(
     {
-        "batch_size", "gradient_accumulation_steps", "cpu", "data_dir", "data_path", "data_dirs",
+        "batch_size", "gradient_accumulation_steps", "cpu", "cost_per_hour", "data_dir",
+        "data_path", "data_dirs", "early_stopping_min_delta", "early_stopping_patience",
         "eval_steps", "eval_tokens", "logging_steps", "max_minutes", "model_name", "output_dir",
-        "preflight", "resume_from_checkpoint", "save_steps", "save_total_limit", "tensorboard",
-        "wandb",
+        "plan", "preflight", "resume_from_checkpoint", "save_steps", "save_total_limit",
+        "tensorboard", "wandb",
     }
 )  # fmt: skip
 """Settings that do not change which model comes out (the global batch is looked at instead)."""

@@ -27,6 +27,7 @@ from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
+from utils.training.schedule import ENDLESS
 from utils.training.seeding import seed_step
 from utils.training.speed import FastPaths
 from utils.training.validation import ValidationSet, bits_per_byte
@@ -58,6 +59,8 @@ class Trainer:
     """Mean loss of the last step in nats per token."""
     val_bpb: float | None = None
     tokens_per_s: float = 0.0
+    grad_norm: torch.Tensor | float = math.nan
+    """Of the last step, before it was scaled down."""
     _last_validation: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +83,11 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
             LumiError: the loss is not a number.
         """
-        self.saver.last_save_s, self._last_validation = self.clock.elapsed_s(), self.state.step
+        self.saver.last_save_s = self.clock.elapsed_s()
+        kept = self.metrics.last_validation
+        (self._last_validation,) = self.processes.share_numbers(
+            [self.state.step if kept is None else kept]
+        )
         while (total := self._plan_step()) is None or self.state.step < total:
             self.train_step()
             yield self.state.step
@@ -104,7 +111,7 @@ class Trainer:
             loss.backward()
             total += loss.detach()
         self.processes.sum_gradients(self.model)
-        norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
+        self.grad_norm = norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
         self.loss = self.processes.sum(total).item()
         self._check_finite(norm)
         self.optimizers.step(self.plan.schedule(step).factor(step))
@@ -162,7 +169,8 @@ class Trainer:
             return total
         wanted = -1
         if self.processes.is_main:
-            wanted = self.box.wanted_total(step, total, self.limit or 10**12)
+            limit = self.plan.early_stop() or self.limit or ENDLESS
+            wanted = self.box.wanted_total(step, total, limit)
         (wanted,) = self.processes.share_numbers([wanted])
         if wanted < 0:
             return total
@@ -217,6 +225,4 @@ class Trainer:
 
     def finish(self) -> Path:
         """Validate and save at the end; return the final checkpoint."""
-        final = self.saver.finish(self.validate())
-        self.metrics.close()
-        return final
+        return self.saver.finish(self.validate())
