@@ -84,8 +84,7 @@ def test_the_command_measures_what_fits_and_estimates_the_rest(run_module, confi
 
 
 def test_without_measuring_it_says_that_it_estimates(run_module, root):
-    result = run_module(
-        "utils.session.plan", "--cpu", "--no_measure", "--config_dir", root / "config"
-    )
+    flags = ("--cpu", "--no_measure", "--config_dir", root / "config")
+    result = run_module("utils.session.plan", *flags)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("estimated, 50% of the peak (usual share)") == 4

@@ -24,16 +24,30 @@ def tensorboard_values(folder):
     return numbers, texts
 
 
+def log_records(data):
+    """Yield the records of a .wandb file: LevelDB's log format behind a header of seven bytes."""
+    place, part = 7, b""
+    assert data[:4] == b":W&B"
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:  # no room for a header: the rest of a block is empty
+            place += left
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        part += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield part
+            part = b""
+
+
 def wandb_rows(folder):
-    """Return the rows that an offline run would send, in order, over all its processes."""
+    """Return the rows and run ids that offline runs would send, over all their processes."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     rows, ids = [], set()
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        for data in log_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == "run":
@@ -86,11 +100,10 @@ def test_all_three_hold_the_same_names_and_values_through_a_resume(tmp_path, off
         (row["step"], name): value  # the later row of a step done twice wins
         for row in rows
         for name, value in row.items()
-        if name not in ("step", "samples")
+        if name != "step" and not name.startswith("samples")
     }
     assert {key: found[key] for key in wanted} == wanted
-    tables = [row["samples"] for row in rows if "samples" in row]
-    assert len(tables) == 1 and tables[0]["nrows"] == 2
+    assert [row["samples.nrows"] for row in rows if "samples.nrows" in row] == [2]
 
 
 class Broken(Tracker):
