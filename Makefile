@@ -29,8 +29,9 @@ PREPARE  := DATASET_NAME INPUT_PATH INPUT_CONFIG INPUT_SPLIT TEXT_KEY MAX_SAMPLE
 PRETRAIN := $(TRAINING) $(MODEL) DATA_DIR DATA_PATH DATA_DIRS DATA_WEIGHTS OUTPUT_DIR \
   RESUME_FROM_CHECKPOINT MAX_LENGTH NUM_TRAIN_EPOCHS OPTIMIZER MUON_LEARNING_RATE WEIGHT_DECAY \
   MAX_GRAD_NORM SPIKE_THRESHOLD WARMUP_STEPS DECAY_RATIO SAVE_STEPS SAVE_MINUTES SAVE_TOTAL_LIMIT \
-  KEEP_EVERY DISK_BUDGET_GB EVAL_STEPS EVAL_TOKENS DETERMINISTIC FLASH_ATTN BLOCKED_ATTENTION \
-  CHUNKED_HEAD FUSED_OPTIMIZER FAST_MATMUL COMPILE BF16 CPU PACKING DOCUMENT_MASK TOKENS_ON_GPU
+  KEEP_EVERY DISK_BUDGET_GB EVAL_STEPS EVAL_TOKENS EARLY_STOPPING_PATIENCE EARLY_STOPPING_MIN_DELTA \
+  PLAN COST_PER_HOUR DETERMINISTIC FLASH_ATTN BLOCKED_ATTENTION CHUNKED_HEAD FUSED_OPTIMIZER \
+  FAST_MATMUL COMPILE BF16 CPU PACKING DOCUMENT_MASK TOKENS_ON_GPU
 ADAPTER  := $(TRAINING) MODEL_PATH DATASET_PATH OUTPUT_DIR NUM_TRAIN_EPOCHS WARMUP_RATIO MAX_LENGTH \
   HELDOUT_PATH DECONTAMINATE EVAL_DATA_DIR R LORA_ALPHA LORA_DROPOUT TARGET_MODULES
 SFT      := $(ADAPTER) PROMPT_TEMPLATE LOOP_SHARE
@@ -42,7 +43,7 @@ SERVE    := MODEL_PATH TEMPLATE SYSTEM_PROMPT TEMPERATURE TOP_P TOP_K MAX_NEW_TO
   REQUEST_TIMEOUT_S CPU SEED
 PREPARE  += $(if $(filter command,$(origin LANGUAGE)),LANGUAGE) # desktops export one of their own
 SERVE    += $(if $(filter command,$(origin HOST)),HOST) # some shells export a HOST of their own
-LISTS    := DATA_DIRS DATA_WEIGHTS TARGET_MODULES
+LISTS    := DATA_DIRS DATA_WEIGHTS TARGET_MODULES MODEL_CONFIGS
 
 # $(call flags,BATCH_SIZE SEED) -> --batch_size '8' for each variable that is set
 lower = $(shell printf '%s' '$(1)' | tr A-Z a-z)
@@ -50,7 +51,7 @@ quoted = $(if $(filter $(1),$(LISTS)),$($(1)),'$($(1))')
 flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) $(call quoted,$(name))))
 
 ##@ Set-up
-.PHONY: help install install-ray check-env
+.PHONY: help install install-ray check-env plan
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	/^[a-z0-9%][a-z0-9% -]*:.*## / {printf "  %-64s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +79,9 @@ install-ray: $(STAMP) ## add Ray, to prepare data on a cluster (make prepare EXE
 
 check-env: $(STAMP) ## what this machine is and which sizes it can train
 	@$(PY) -m utils.session.check_env
+
+plan: $(STAMP) ## size x tokens x time x memory x disk on this machine
+	@$(PY) -m utils.session.plan $(call flags,MODEL_CONFIGS OUTPUT_PATH CPU)
 
 ##@ Data
 .PHONY: prepare prepare-demo prepare-wt103 prepare-wiki prepare-owt create-sample-datasets

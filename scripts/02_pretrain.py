@@ -4,7 +4,8 @@
     accelerate launch scripts/02_pretrain.py ...        (or torchrun: several GPUs)
 
 Reads    manifest.json and the token shards in --data_dir.
-Writes   <output_dir>/<model_name>/step_N, best, final, metrics.jsonl, plan.json, run.json.
+Writes   <output_dir>/<model_name>/step_N, best, final, metrics.jsonl, plan.json, run.json,
+         report.html.
 Resumes  bit-identically from any step_N; an unfinished run with these settings goes on by itself.
 """
 
@@ -26,9 +27,10 @@ def main(cfg: PretrainConfig) -> Path:
 
     inputs = find_inputs(cfg)  # before torch is imported, so that a mistake is told at once
 
+    from utils.training.early_stopping import stop_early
     from utils.training.parallel import Processes
     from utils.training.plan import Clock
-    from utils.training.reporting import record_step, sample, summary, watched_steps
+    from utils.training.reporting import Report
     from utils.training.run import open_run
     from utils.training.setup import build_trainer
 
@@ -42,19 +44,21 @@ def main(cfg: PretrainConfig) -> Path:
             preflight_pretrain(run.cfg, run.data_dirs[0])
 
         trainer = build_trainer(run, processes, clock)
+        report = Report(trainer)
         if trainer.state.step == 0:
             trainer.validate(max_batches=2)
 
-        for step in watched_steps(trainer):
-            record_step(trainer)
+        for step in report.steps():
+            report.record_step()
             if trainer.is_validation_due():
                 trainer.saver.keep_best(trainer.validate())
+                stop_early(trainer)
             if trainer.is_save_due():
                 trainer.saver.save(f"step_{step}")
 
-        sample(trainer)
+        report.sample()
         final = trainer.finish()
-        run.record.end("finished", **summary(trainer))
+        report.finish()
     log.info("%.4f bits per byte after %d steps: %s", trainer.val_bpb, trainer.state.step, final)
     return final
 

@@ -23,7 +23,7 @@ resume-pretrain-small resume-pretrain-base sft dpo evaluate evaluate-quick evalu
 assess-performance validate-architecture serve serve-api test-pipeline pipeline-full backup monitor
 clean clean-data clean-checkpoints config-rtx4090 session-quick session-prototype session-experiment
 session-evaluation session-debug session-architecture session-status session-cleanup preflight
-resume test test-slow check prove-resume
+resume test test-slow check prove-resume plan
 """
 DOCUMENTED = TARGETS.split()
 

@@ -4,10 +4,11 @@ Knows nothing about what is logged: metrics files and plots belong to `utils.tra
 """
 
 import logging
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +24,15 @@ from rich.progress import (
 
 PLAIN_INTERVAL_S = 15.0
 """Seconds between two progress lines where stderr is no terminal."""
+MARK_INTERVAL_S = 5.0
+"""The same at a good moment for a line, such as every --logging_steps."""
+REFRESH_S = 0.2
+"""Seconds between two notes on a terminal."""
+Note = str | Callable[[], str]
+"""What is shown beside the progress; a function is called only when it is shown."""
+
+UNITS = ((172_800, 86_400, "d"), (5400, 3600, "h"), (90, 60, "min"), (-math.inf, 1, "s"))
+"""(seconds from which, seconds of one, name) of the units of time."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +56,13 @@ def setup_logging(level: str = "INFO") -> None:
         logging.getLogger(noisy).setLevel("WARNING")
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as text with two digits: 45 s, 4.2 min, 3.1 h, 12 d."""
+    length, unit = next((size, name) for least, size, name in UNITS if seconds >= least)
+    value = round(seconds / length, 1)
+    return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
 @dataclass
 class Task:
     """Handle of one running piece of work; `advance` moves it on and may change its note."""
@@ -55,44 +72,69 @@ class Task:
     unit: str = ""
     """What is counted: then a rate is shown."""
     done: float = 0.0
+    """Of it; what was done before counts for the share, not for the rate."""
     _progress: Progress | None = None
     _id: TaskID | None = None
     _started: float = field(default_factory=time.monotonic)
-    _last_line: float = field(default_factory=time.monotonic)
+    _last_shown: float = field(default_factory=time.monotonic)
+    _first: float = field(init=False)
 
-    def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Add `amount` to the work done; `note` (loss, rate, ...) is shown beside the bar."""
+    def __post_init__(self) -> None:
+        self._first = self.done
+
+    def advance(self, amount: float = 1.0, note: Note = "", *, is_mark: bool = False) -> None:
+        """Add `amount` to the work done; `note` (loss, rate, ...) is shown beside the bar.
+
+        In a pipe a line comes now and then, sooner at a mark.
+        """
         self.done += amount
         if self._progress is not None and self._id is not None:
-            shown = ", ".join(part for part in (self._rate(), note) if part)
-            self._progress.update(self._id, completed=self.done, total=self.total, note=shown)
-        elif time.monotonic() - self._last_line >= PLAIN_INTERVAL_S:
-            self._last_line = time.monotonic()
+            self._refresh(self._progress, self._id, note)
+            return
+        interval_s = MARK_INTERVAL_S if is_mark else PLAIN_INTERVAL_S
+        if time.monotonic() - self._last_shown >= min(interval_s, PLAIN_INTERVAL_S):
+            self._last_shown = time.monotonic()
             log.info("%s", self.line(note))
 
-    def line(self, note: str = "") -> str:
-        """Return the plain-text form: `name 40 % (2 of 5 MB), 12 s, 0.2 MB/s, about 18 s left`."""
+    def _refresh(self, bars: Progress, row: TaskID, note: Note) -> None:
+        if callable(note) and time.monotonic() - self._last_shown < REFRESH_S:
+            bars.update(row, completed=self.done, total=self.total)
+            return
+        self._last_shown = time.monotonic()
+        shown = ", ".join(part for part in (self._rate(), _text(note)) if part)
+        bars.update(row, completed=self.done, total=self.total, note=shown)
+
+    def line(self, note: Note = "") -> str:
+        """Return the plain-text form: `name 40% (2 of 5 MB), 12 s, 0.2 MB/s, about 18 s left`."""
         elapsed_s = time.monotonic() - self._started
         unit = f" {self.unit}" if self.unit else ""
         done, left = f"{self.name} {self.done:,.0f}{unit}", ""
         if self.total:
             share = self.done / self.total
             done = f"{self.name} {share:.0%} ({self.done:,.0f} of {self.total:,.0f}{unit})"
-            if share > 0:
-                left = f"about {elapsed_s * (1 - share) / share:.0f} s left"
-        parts = (done, f"{elapsed_s:.0f} s", self._rate(), left, note)
+            if self.done > self._first:
+                left_s = elapsed_s * (self.total - self.done) / (self.done - self._first)
+                left = f"about {duration(left_s)} left"
+        parts = (done, duration(elapsed_s), self._rate(), left, _text(note))
         return ", ".join(part for part in parts if part)
 
     def _rate(self) -> str:
         elapsed_s = time.monotonic() - self._started
-        return f"{self.done / elapsed_s:,.3g} {self.unit}/s" if self.unit and elapsed_s else ""
+        done = self.done - self._first
+        return f"{done / elapsed_s:,.3g} {self.unit}/s" if self.unit and elapsed_s else ""
+
+
+def _text(note: Note) -> str:
+    return note() if callable(note) else note
 
 
 @contextmanager
-def progress(name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+def progress(
+    name: str, total: float | None = None, unit: str = "", *, done: float = 0.0
+) -> Iterator[Task]:
     """Yield a `Task` shown as a rich bar on a terminal and as a line now and then elsewhere."""
     if not (sys.stderr.isatty() and is_main_process()):
-        yield Task(name, total, unit)
+        yield Task(name, total, unit, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -104,4 +146,5 @@ def progress(name: str, total: float | None = None, unit: str = "") -> Iterator[
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Task(name, total, unit, _progress=bars, _id=bars.add_task(name, total=total, note=""))
+        row = bars.add_task(name, total=total, completed=int(done), note="")
+        yield Task(name, total, unit, done, _progress=bars, _id=row)

@@ -83,6 +83,73 @@ def test_metrics_hold_the_curves_and_samples(undisturbed):
     assert len([r for r in records if r.get("event") == "sample" and r["step"] == 12]) == 3
 
 
+def test_every_record_has_what_a_person_wants_to_see(undisturbed):
+    records = read_lines(undisturbed / "metrics.jsonl")
+    logged = [record for record in records if "loss" in record]
+    names = {"loss", "train_bpb", "learning_rate", "muon_learning_rate", "grad_norm", "tokens",
+             "tokens_per_s", "mfu", "memory_mb"}  # fmt: skip
+    for record in logged:
+        assert names <= set(record) and 0 < record["mfu"] < 1 and record["memory_mb"] > 50
+    rates = {round(r["muon_learning_rate"] / r["learning_rate"], 6) for r in logged}
+    assert rates == {round(0.02 / 3e-3, 6)}
+    assert len({round(r["loss"] / r["train_bpb"], 3) for r in logged}) == 1  # a unit, no more
+    summary = read_json(undisturbed / "run.json")["summary"]
+    assert summary["peak_memory_mb"] >= max(r["memory_mb"] for r in logged) - 1
+    best = min(r["val_bpb"] for r in records if "val_bpb" in r)
+    assert summary["best_bpb"] == pytest.approx(best, abs=1e-5)
+    assert summary["cost"] is None and "energy_wh" in summary
+    assert "<svg" in (undisturbed / "report.html").read_text()
+
+
+def test_a_run_that_no_longer_improves_decays_and_ends(prepared_dir, tmp_path, load_script):
+    main = load_script("02_pretrain").main
+    changes = dict(max_steps=40, eval_steps=2, save_steps=7, decay_ratio=0.5, cost_per_hour=3600)
+    changes |= dict(early_stopping_patience=2, early_stopping_min_delta=9.0)
+    final = main(settings(prepared_dir, tmp_path, **changes))
+    events = read_json(final.parent / "plan.json")["events"]
+    lengths = [(e["event"], e["step"], e["total"]) for e in events if "total" in e]
+    # 2 is the first after warm-up, 4 and 6 are no 9 bits better: 12 steps have 6 before the decay;
+    # there 6 counts as the first, 8 and 10 are no better
+    assert lengths == [("plan", 0, 40), ("early_stop", 6, 12), ("early_stop", 10, 10)]
+    records = read_lines(final.parent / "metrics.jsonl")
+    rates = {r["step"]: r["learning_rate"] for r in records if "loss" in r}
+    assert rates[6] == 3e-3 and rates[8] < 3e-3 and max(rates) == 10
+    summary = read_json(final.parent / "run.json")["summary"]
+    assert summary["steps"] == 10
+    assert summary["cost"] == pytest.approx(summary["seconds"], rel=0.02)
+    changes["resume_from_checkpoint"] = final.parent / "step_7"
+    again = main(settings(prepared_dir, tmp_path / "b", **changes))
+    assert weights_hash(again) == weights_hash(final)
+
+
+def test_a_recorded_plan_gives_the_same_bytes(prepared_dir, tmp_path, load_script):
+    main, path = load_script("02_pretrain").main, tmp_path / "plan.json"
+    # the plan of a box: begun without a length, shortened twice, once inside the decay
+    events = [{"event": "micro_batch", "step": 0, "micro_batch": 2},
+              {"event": "plan", "step": 4, "total": 30},
+              {"event": "replan", "step": 9, "total": 20},
+              {"event": "replan", "step": 13, "total": 16}]  # fmt: skip
+    path.write_text(json.dumps({"format": 1, "events": events}))
+    first = main(settings(prepared_dir, tmp_path / "a", max_steps=None, plan=path))
+    assert read_json(first.parent / "run.json")["summary"]["steps"] == 16
+    assert read_json(first.parent / "step_12" / "state.json")["micro_batch"] == 2
+    changes = dict(max_steps=None, plan=first.parent)
+    again = main(settings(prepared_dir, tmp_path / "b", **changes))
+    assert weights_hash(again) == weights_hash(first)
+    changes["resume_from_checkpoint"] = first.parent / "step_12"
+    later = main(settings(prepared_dir, tmp_path / "c", **changes))
+    assert weights_hash(later) == weights_hash(first)
+    events[1]["total"] = 24
+    path.write_text(json.dumps({"format": 1, "events": events}))
+    with pytest.raises(ConfigError, match="was not reached by the plan"):
+        main(settings(prepared_dir, tmp_path / "d", **changes | dict(plan=path)))
+
+
+def test_a_plan_says_how_long_the_run_is(tmp_path):
+    with pytest.raises(ConfigError, match="leave out max_steps"):
+        PretrainConfig.build(dict(plan=tmp_path, max_steps=3))
+
+
 def test_the_reported_bits_per_byte_are_those_of_evaluation(undisturbed, prepared_dir):
     heldout = pytest.importorskip("utils.evaluation.heldout")
     from utils.model.checkpoints import load_model
@@ -178,6 +245,13 @@ def test_a_time_box_is_kept_and_used(prepared_dir, tmp_path, run_script):
     plan = read_json(tmp_path / "tiny" / "plan.json")["events"]
     totals = [event["total"] for event in plan if "total" in event]
     assert totals[-1] == read_json(tmp_path / "tiny" / "run.json")["summary"]["steps"]
+    replayed = [*flags(plan=tmp_path / "tiny"), "--data_dir", prepared_dir]
+    place = replayed.index("--max_steps")
+    del replayed[place : place + 2]
+    again = run_script("02_pretrain", *replayed, "--output_dir", tmp_path / "again", env=ONE_THREAD)
+    assert again.returncode == 0, again.stderr
+    first, second = (folder / "tiny" / "final" for folder in (tmp_path, tmp_path / "again"))
+    assert weights_hash(first) == weights_hash(second)
 
 
 def test_a_box_too_small_says_the_minimum(prepared_dir, tmp_path, run_script):

@@ -4,13 +4,36 @@ import logging
 import subprocess
 import sys
 
-from utils.log import Task, progress
+from utils.log import Task, duration, progress
 
 
 def test_a_line_tells_share_and_time_left():
     task = Task("reading", total=200)
     task.advance(50)
     assert task.line("3 MB/s").startswith("reading 25% (50 of 200), 0 s, about 0 s left, 3 MB/s")
+
+
+def test_durations_have_two_digits():
+    words = [duration(s) for s in (0, 1e-5, 4.56, 45, 250, 5000, 9000, 1e6, 1e8)]
+    assert words == ["0 s", "0 s", "4.6 s", "45 s", "4.2 min", "83 min", "2.5 h", "12 d", "1,157 d"]
+
+
+def test_what_was_done_before_counts_for_the_share_only(monkeypatch):
+    task = Task("work", total=100, unit="steps", done=80, _started=100.0)
+    task.done = 90
+    monkeypatch.setattr("time.monotonic", lambda: 105.0)
+    assert task.line() == "work 90% (90 of 100 steps), 5 s, 2 steps/s, about 5 s left"
+
+
+def test_a_line_comes_sooner_at_a_mark_and_a_note_is_made_only_for_a_line(caplog, monkeypatch):
+    now, made = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    task = Task("work", total=None, _started=100.0, _last_shown=100.0)
+    with caplog.at_level(logging.INFO):
+        for seconds, is_mark in ((101, True), (106, False), (107, True), (113, True), (121, False)):
+            now[0] = seconds
+            task.advance(1, lambda: made.append(now[0]) or "note", is_mark=is_mark)
+    assert made == [107, 113] and len(caplog.records) == 2
 
 
 def test_without_a_total_the_line_counts():
@@ -20,7 +43,8 @@ def test_without_a_total_the_line_counts():
 
 
 def test_what_is_counted_is_shown_with_its_rate(monkeypatch):
-    task = Task("reading", total=20, unit="MB", done=5, _started=100.0)
+    task = Task("reading", total=20, unit="MB", _started=100.0)
+    task.done = 5
     monkeypatch.setattr("time.monotonic", lambda: 104.0)
     assert task.line("x") == "reading 25% (5 of 20 MB), 4 s, 1.25 MB/s, about 12 s left, x"
 

@@ -8,14 +8,33 @@ from utils.config.base import StageConfig
 
 
 class CheckEnvConfig(StageConfig):
-    """Say in ten lines what this machine is and which sizes it can train."""
+    """Say in eleven lines what this machine is and which sizes it can train."""
 
     config_dir: Path = Path("config")
-    """Folder with tiny.json, small.json and base.json."""
+    """Folder with nano.json, tiny.json, small.json and base.json."""
     measure_seconds: float = Field(1.0, gt=0, le=60)
     """Seconds spent on measuring how fast this machine multiplies matrices."""
     cpu: bool = False
     """Look at the CPU even where there is a GPU."""
+
+
+class PlanConfig(StageConfig):
+    """Say what this machine can train: size, tokens, time, memory and disk."""
+
+    config_dir: Path = Path("config")
+    """Folder with nano.json, tiny.json, small.json and base.json."""
+    model_configs: tuple[Path, ...] = ()
+    """More model configurations to plan for."""
+    measure: bool = True
+    """Take a few real training steps of each size, else estimate from matrix products alone."""
+    max_seconds: PositiveFloat = 50.0
+    """Seconds for all measurements together; sizes that do not fit in are estimated."""
+    output_dir: Path = Path("checkpoints/pretrain")
+    """Where runs will write: its free space counts."""
+    output_path: Path | None = None
+    """Also write the plan as JSON into this file."""
+    cpu: bool = False
+    """Plan for the CPU even where there is a GPU."""
 
 
 class ArchitecturesConfig(StageConfig):

@@ -1,9 +1,9 @@
 """Settings of stage 02."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.model import ModelConfig
 from utils.config.training import TrainingConfig
@@ -60,8 +60,16 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """GB (1e9 bytes) that all checkpoints of the run may take; the oldest step_N go first."""
     eval_steps: PositiveInt | None = None
     """Steps between validations; a tenth of the run when unset."""
+    early_stopping_patience: PositiveInt | None = None
+    """Validations without improvement after which the run decays and ends; off when unset."""
+    early_stopping_min_delta: float = Field(0.0, ge=0)
+    """Bits per byte that count as an improvement."""
     eval_tokens: PositiveInt = 131_072
     """Validation tokens scored each time (the first ones of the validation split)."""
+    plan: Path | None = None
+    """Run folder (or plan.json) whose recorded plan is followed, to the same bytes."""
+    cost_per_hour: float | None = Field(None, ge=0)
+    """Price of an hour of the whole machine, in any currency: the summary tells the cost."""
     deterministic: bool = True
     """Same seed, same bits on CUDA too (slower there; CPU runs are always so)."""
     flash_attn: bool = True
@@ -80,3 +88,11 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Compute in bfloat16 where the hardware has it; weights stay in fp32."""
     cpu: bool = False
     """Train on the CPU even where there is a GPU."""
+
+    @model_validator(mode="after")
+    def _check_plan(self) -> Self:
+        lengths = ("max_steps", "max_minutes", "num_train_epochs")
+        given = [name for name in lengths if getattr(self, name) is not None]
+        if self.plan is not None and given:
+            raise ValueError(f"plan says how long the run is: leave out {given[0]}")
+        return self

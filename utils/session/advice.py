@@ -15,9 +15,8 @@ from utils.session.model_plan import (
     enough_tokens,
     vocabulary_for,
 )
-from utils.session.sizes import Size, read_size
+from utils.session.sizes import Size, standard_sizes
 
-SIZES = ("nano", "tiny", "small", "base")
 GOOD_PASSES = 4
 
 
@@ -40,8 +39,7 @@ def corpus_advice(folder: Path, config_dir: Path) -> list[str]:
             f"are too rare to be learned: prepare again with VOCAB_SIZE={wanted}"
         ]
         vocab_size = wanted
-    sizes = [read_size(config_dir / f"{name}.json") for name in SIZES]
-    return [*lines, _size(sizes, vocab_size, train["tokens"], folder)]
+    return [*lines, _size(standard_sizes(config_dir), vocab_size, train["tokens"], folder)]
 
 
 def _size(sizes: Sequence[Size], vocab_size: int, tokens: int, folder: Path) -> str:

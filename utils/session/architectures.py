@@ -13,36 +13,34 @@ from typing import Any
 from utils.config.machine import ArchitecturesConfig
 from utils.errors import LumiError
 from utils.files import write_atomic
-from utils.model.sizing import count_parameters, flops_per_token
+from utils.model.sizing import checkpoint_bytes, count_parameters, flops_per_token
+from utils.session.known_models import KNOWN_MODELS, KnownModel, nearest_known
 from utils.session.machine import GB, describe_machine
 from utils.session.sizes import Size, all_sizes, step_bytes
 from utils.stage import run_stage
 
 TOKENS_PER_PARAMETER = 20
 """Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
-KNOWN_MODELS = {
-    "Pythia-14m": 14_067_712,
-    "Pythia-31m": 30_494_720,
-    "TinyStories-33M": 68_514_048,
-    "Pythia-70m": 70_426_624,
-    "GPT-2 124M": 124_439_808,
-    "OPT-125M": 125_239_296,
-    "SmolLM2-135M": 134_515_008,
-    "Pythia-160m": 162_322_944,
-    "GPT-2 355M": 354_823_168,
-    "Pythia-410m": 405_334_016,
-    "TinyLlama-1.1B": 1_100_048_384,
-}
-"""All parameters, embeddings included, of their published weights."""
 COLUMNS = (
     ("model", "model"),
     ("shape", "shape"),
     ("parameters", "parameters"),
     ("without_embeddings", "w/o emb."),
     ("training_gb", "GB"),
+    ("checkpoint_gb", "ckpt GB"),
     ("gflop_per_token", "GFLOP/tok"),
     ("optimal_tokens", "optimal tokens"),
+    ("optimal_pflop", "PFLOP"),
     ("nearest_known_model", "nearest known model"),
+)
+KNOWN_COLUMNS = (
+    ("model", "known model"),
+    ("shape", "shape"),
+    ("vocabulary", "vocabulary"),
+    ("parameters", "parameters"),
+    ("tokens", "tokens"),
+    ("tokens_per_parameter", "per parameter"),
+    ("source", "source"),
 )
 MEASURED_COLUMNS = (
     ("model", "model"),
@@ -66,8 +64,9 @@ def main(cfg: ArchitecturesConfig) -> None:
     sys.stdout.write(table(records, COLUMNS))
     sys.stdout.write(
         f"optimal tokens: {TOKENS_PER_PARAMETER} per parameter (Hoffmann et al., 2022); "
-        "GB: a training step with the batch size of the file\n"
+        "GB: a training step with the batch size of the file; PFLOP: training to the optimum\n\n"
     )
+    sys.stdout.write(table([describe_known(known) for known in KNOWN_MODELS], KNOWN_COLUMNS))
     if cfg.measure:
         _measure(cfg, sizes, records)
         sys.stdout.write("\n" + table(records, MEASURED_COLUMNS))
@@ -87,6 +86,7 @@ def main(cfg: ArchitecturesConfig) -> None:
 def describe(size: Size) -> Record:
     """Return the figures of one configuration that follow from its shape."""
     count, model = count_parameters(size.model), size.model
+    optimum = TOKENS_PER_PARAMETER * count.total
     shared = f"/{model.num_key_value_heads}" if model.num_key_value_heads else ""
     return {
         "model": size.name,
@@ -94,29 +94,38 @@ def describe(size: Size) -> Record:
         "parameters": count.total,
         "without_embeddings": count.without_embeddings,
         "training_gb": round(step_bytes(size, size.training.batch_size) / GB, 2),
+        "checkpoint_gb": round(checkpoint_bytes(model, size.training.optimizer) / GB, 2),
         "gflop_per_token": round(flops_per_token(model) / 1e9, 3),
-        "optimal_tokens": TOKENS_PER_PARAMETER * count.total,
-        "nearest_known_model": nearest_known(count.total),
+        "optimal_tokens": optimum,
+        "optimal_pflop": round(optimum * flops_per_token(model) / 1e15, 1),
+        "nearest_known_model": compare(count.total),
     }
 
 
-def nearest_known(parameters: int) -> str:
-    """Return the published model whose size is nearest, behind how many times its size this is."""
-    name = min(KNOWN_MODELS, key=lambda name: abs(_ratio(parameters, name) - 1.0))
-    count = KNOWN_MODELS[name]
-    return f"{parameters / count:.2f} x {name} ({count / 1e6:.1f}M)"
+def compare(parameters: int) -> str:
+    """Return how many times the size of the nearest published model this is."""
+    known = nearest_known(parameters)
+    ratio = parameters / known.parameters
+    return f"{ratio:.2f} x {known.name} ({known.parameters / 1e6:.1f}M)"
 
 
-def _ratio(parameters: int, name: str) -> float:
-    """Return how far apart two sizes are, always at least 1."""
-    count = KNOWN_MODELS[name]
-    return max(parameters / count, count / parameters)
+def describe_known(known: KnownModel) -> Record:
+    """Return the figures of a published model."""
+    return {
+        "model": known.name,
+        "shape": known.shape,
+        "vocabulary": known.vocab_size,
+        "parameters": known.parameters,
+        "tokens": round(known.tokens) if known.tokens else None,
+        "tokens_per_parameter": round(known.tokens / known.parameters) if known.tokens else None,
+        "source": f"{known.source}; {known.repository}",
+    }
 
 
 def _measure(cfg: ArchitecturesConfig, sizes: list[Size], records: list[Record]) -> None:
     """Add throughput to `records`, one size after the other."""
-    from utils.session.speed import gemm_rate
     from utils.session.throughput import measure_apart
+    from utils.training.peak import gemm_rate
 
     machine = describe_machine(cpu=cfg.cpu)
     rate, precision = gemm_rate(machine.device, 1.0)

@@ -1,4 +1,4 @@
-"""Says in ten lines what this machine is and which sizes it can train (`make check-env`).
+"""Says in eleven lines what this machine is and which sizes it can train (`make check-env`).
 
 python -m utils.session.check_env
 """
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from utils.config.machine import CheckEnvConfig
 from utils.errors import BudgetError
+from utils.log import duration
 from utils.model.sizing import checkpoint_bytes, count_parameters, flops_per_token
 from utils.session.machine import GB, Machine, describe_machine
 from utils.session.model_plan import UTILISATION
 from utils.session.sizes import Size, largest_batch, standard_sizes, step_bytes
-from utils.session.speed import gemm_rate
 from utils.stage import run_stage
+from utils.training.peak import gemm_rate
 
 BOX_MINUTES = 30
 CHECKPOINTS_KEPT = 5
@@ -22,7 +23,7 @@ CHECKPOINTS_KEPT = 5
 
 
 def main(cfg: CheckEnvConfig) -> None:
-    """Write the ten lines.
+    """Write the eleven lines.
 
     Raises:
         BudgetError: this machine can train nothing; the line says what it lacks.
@@ -86,13 +87,6 @@ def size_line(size: Size, machine: Machine, rate: float) -> tuple[str, str]:
     fits = f"fits, micro-batch {batch} in {step_bytes(size, batch, gpu=gpu) / GB:.1f} GB"
     box = f"{tokens_per_s * BOX_MINUTES * 60 / 1e6:.2g}M in {BOX_MINUTES} min"
     return size.name, f"{text}: {fits}; 1M tokens in about {duration(1e6 / tokens_per_s)}, {box}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as text with two digits: 45 s, 4.2 min, 3.1 h."""
-    if seconds < 90:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 def memory_for_training(machine: Machine) -> float:

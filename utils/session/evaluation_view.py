@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from utils.charts import Bar, interval_chart
 from utils.files import read_lines
-from utils.session.charts import Bar, interval_chart
 from utils.session.stages import RESULTS_DIR, StageContext
 
 NAMES = {

@@ -29,7 +29,7 @@ def main(cfg: HardwareConfig) -> None:
     limit = cfg.vram_gb * GB
     sys.stdout.write(f"{cfg.gpu_name}, {cfg.vram_gb:g} GB, bf16, compiled blocks\n")
     written = []
-    for size in standard_sizes(cfg.config_dir):
+    for size in standard_sizes(cfg.config_dir)[1:]:  # the smallest is for slow processors
         settings = settings_for(size, limit)
         if settings is None:
             needed = step_bytes(size, 1, gpu=True) / GB

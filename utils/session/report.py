@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from utils.charts import STYLE_DIR, Series, line_chart, pair_chart
 from utils.files import read_json, read_lines
-from utils.session.charts import Series, line_chart, pair_chart
 from utils.session.evaluation_view import evaluation_view, shares_chart
 from utils.session.outcome import count, number, percent
 from utils.session.record import Session
@@ -19,6 +19,7 @@ from utils.session.stages import StageContext
 from utils.session.verdict import PRACTICE, last_stop_rate, next_command, verdict
 
 TEMPLATE = "report.html.j2"
+HERE = Path(__file__).parent
 SAMPLES_SHOWN = 6
 
 Metrics = list[dict[str, Any]]
@@ -33,7 +34,7 @@ def render_report(
     metrics = {stage: read_lines(folder / "metrics.jsonl") for stage, folder in folders.items()}
     evaluation = evaluation_view(summary["evaluation"], context)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader([HERE, STYLE_DIR]), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template(TEMPLATE).render(
         s=summary,

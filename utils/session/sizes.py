@@ -13,7 +13,7 @@ from utils.config.pretrain import PretrainConfig
 from utils.errors import ConfigError, DataError
 from utils.model.sizing import memory_bytes
 
-SIZES = ("tiny", "small", "base")
+SIZES = ("nano", "tiny", "small", "base")
 MODEL_KEYS = ("model_name", "n_layer", "d_model", "n_head", "d_ff")
 """A configuration with one of these keys describes a model."""
 MEMORY_SHARE = 0.85
@@ -50,7 +50,7 @@ def read_size(path: Path) -> Size:
 
 
 def standard_sizes(folder: Path) -> list[Size]:
-    """Return tiny, small and base.
+    """Return nano, tiny, small and base.
 
     Raises:
         ConfigError: one is missing or wrong.

@@ -81,13 +81,14 @@ def measure(size: Size, machine: Machine, rate: float, max_seconds: float) -> Th
         needed_s = f"{2 * expected_s:.0f} s for two steps"
         return Throughput(None, f"skipped: {needed_s} are over the limit of {max_seconds:.0f} s")
     compile_blocks = max_seconds - SLOW_FACTOR * 2 * expected_s > COMPILE_S
-    step_s, compiled = _time_steps(size, machine, rows, compile_blocks=compile_blocks)
+    measured_s = min(MEASURED_S, max_seconds / 4)
+    step_s, compiled = _time_steps(size, machine, rows, measured_s, compile_blocks=compile_blocks)
     how = "compiled" if compiled else "not compiled"
     return Throughput(rows * length / step_s, f"{rows} x {length} tokens a step, {how}")
 
 
 def _time_steps(
-    size: Size, machine: Machine, rows: int, *, compile_blocks: bool
+    size: Size, machine: Machine, rows: int, measured_s: float, *, compile_blocks: bool
 ) -> tuple[float, bool]:
     """Return (median seconds of a step, whether it was compiled)."""
     import torch
@@ -102,7 +103,7 @@ def _time_steps(
     compiled = wanted and compile_decoder(model, step)
     step()
     seconds: list[float] = []
-    until = time.perf_counter() + MEASURED_S
+    until = time.perf_counter() + measured_s
     while not seconds or (len(seconds) < MOST_STEPS and time.perf_counter() < until):
         started = time.perf_counter()
         step()

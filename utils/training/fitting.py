@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 from utils.model.sizing import memory_bytes
 from utils.training.guard import start_over
@@ -32,11 +33,14 @@ log = logging.getLogger(__name__)
 
 def fit(trainer: Trainer) -> None:
     """Choose the micro-batch, compile, and prove both by a real step, of which nothing stays."""
-    state, earlier = trainer.state, trainer.state.fast_paths
+    state = trainer.state
+    earlier = state.fast_paths or (trainer.plan.find("fast_paths", state.step) or {}).get(
+        "paths", {}
+    )
     is_new = not trainer.optimizers.tensors()
     if trainer.box and is_new and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
         trainer.box.refuse(trainer.clock.elapsed_s())
-    compiling = _is_compiling(trainer)
+    compiling = _is_compiling(trainer, earlier)
     trainer.guard.follow_plan(state)
     if not state.micro_batch:
         _estimate_micro_batch(trainer)
@@ -48,16 +52,12 @@ def fit(trainer: Trainer) -> None:
     if is_new:
         start_over(trainer.run, trainer.model, trainer.optimizers)
     trainer.fast = replace(trainer.fast, compiled=compiled)
-    paths = trainer.fast.as_dict()
-    announce(earlier, trainer.fast.bits())
-    state.fast_paths = trainer.fast.bits()
-    trainer.run.record.values["environment"] |= paths
-    trainer.run.record.write()
+    _record_paths(trainer, earlier)
     _record_micro_batch(trainer)
 
 
-def _is_compiling(trainer: Trainer) -> bool:
-    cfg, earlier, box = trainer.run.cfg, trainer.state.fast_paths, trainer.box
+def _is_compiling(trainer: Trainer, earlier: dict[str, Any]) -> bool:
+    cfg, box = trainer.run.cfg, trainer.box
     wanted = bool(earlier["compiled"]) if earlier else cfg.compile
     left_s = box.left_s if box and not earlier else None
     return can_compile(
@@ -105,6 +105,17 @@ def _try_step(trainer: Trainer, is_new: bool) -> None:
     trainer.optimizers.drop_gradients()
 
 
+def _record_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
+    state, paths = trainer.state, trainer.fast.bits()
+    announce(earlier, paths)
+    state.fast_paths = paths
+    if paths != earlier or trainer.plan.find("fast_paths", state.step) is None:
+        write = trainer.processes.is_main
+        trainer.plan.record("fast_paths", state.step, write=write, paths=paths)
+    trainer.run.record.values["environment"] |= trainer.fast.as_dict()
+    trainer.run.record.write()
+
+
 def _record_micro_batch(trainer: Trainer) -> None:
     size, step = trainer.state.micro_batch, trainer.state.step
     if trainer.plan.micro_batch(step) == size:
@@ -144,7 +155,7 @@ def _room_bytes(trainer: Trainer) -> float:
     """Return the bytes that one process can take while the others on this machine take theirs."""
     sharing = os.environ.get("LOCAL_WORLD_SIZE", trainer.processes.count)
     on_cpu = trainer.processes.device.type == "cpu"
-    return available_bytes(trainer.processes.device) / (int(sharing) if on_cpu else 1)
+    return available_bytes(trainer.processes.device) / (int(sharing or 1) if on_cpu else 1)
 
 
 def _estimated_bytes(trainer: Trainer, size: int) -> int:

@@ -8,12 +8,14 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from utils.files import append_line, fingerprint, read_lines, write_atomic, write_json
 from utils.log import is_main_process
+from utils.training.trackers import TensorBoard, Tracker, Trackers, WandB
 
 METRICS_FILE = "metrics.jsonl"
 RUN_FILE = "run.json"
@@ -25,31 +27,29 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, tensorboard: bool = False, wandb: bool = False) -> None:
         self.path = folder / METRICS_FILE
+        self.used_wh = 0.0
+        """Watt-hours that a resumed run had used."""
+        self.last_validation: int | None = None
+        """Step of the last validation that a resumed run keeps (0: none yet)."""
         self._is_main = is_main_process()
-        self._writer: Any = None
-        self._wandb: Any = None
-        if self._is_main and tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
-        if self._is_main and wandb:
-            self._wandb = _start_wandb(folder)
+        wanted: list[Tracker] = [TensorBoard()] if tensorboard else []
+        wanted += [WandB()] if wandb else []
+        self._trackers = Trackers(folder, wanted if self._is_main else [])
 
     def log(self, step: int, time_s: float, **values: float | int | None) -> None:
         """Write the numbers of a step."""
         self._append({"step": step, "time_s": round(time_s, 3), **values})
-        numbers = {name: value for name, value in values.items() if value is not None}
-        if self._writer is not None:
-            for name, value in numbers.items():
-                self._writer.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(numbers, step=step)
+        self._trackers.log(step, {name: v for name, v in values.items() if v is not None})
 
     def event(self, name: str, step: int, time_s: float, **values: Any) -> None:
-        """Write something that happened: a plan, a sample, a resume."""
+        """Write something that happened: a plan, a resume, a skipped window."""
         self._append({"event": name, "step": step, "time_s": round(time_s, 3), **values})
-        if self._writer is not None and name == "sample":
-            self._writer.add_text("sample", f"{values['prompt']}{values['text']}", step)
+
+    def samples(self, step: int, time_s: float, texts: Mapping[str, str]) -> None:
+        """Write what the model said after each prompt."""
+        for prompt, text in texts.items():
+            self.event("sample", step, time_s, prompt=prompt, text=text)
+        self._trackers.samples(step, texts)
 
     def _append(self, record: dict[str, Any]) -> None:
         if self._is_main:
@@ -62,25 +62,18 @@ class MetricsLog:
         """
         records = read_lines(self.path)
         used_s = max((record.get("time_s", 0.0) for record in records), default=0.0)
+        self.used_wh = max((record.get("energy_wh", 0.0) for record in records), default=0.0)
         if self._is_main and self.path.is_file():
             kept = [record for record in records if record["step"] <= step]
+            validated = [record["step"] for record in kept if "val_bpb" in record]
+            self.last_validation = max(validated, default=0)
             lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) for record in kept]
             write_atomic(self.path, "".join(f"{line}\n" for line in lines))
         return used_s
 
-    def close(self) -> None:
-        """Flush TensorBoard and W&B."""
-        if self._writer is not None:
-            self._writer.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-
-
-def _start_wandb(folder: Path) -> Any:
-    import wandb
-
-    mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return wandb.init(project="lumi", name=folder.name, dir=str(folder), mode=mode)
+    def close(self, **summary: Any) -> None:
+        """Finish TensorBoard and W&B; the latter shows the numbers of the whole run too."""
+        self._trackers.close(summary)
 
 
 class RunRecord:

@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 
-from utils.errors import BudgetError, DataError
+from utils.errors import BudgetError, ConfigError, DataError
 from utils.files import read_json, write_json
 from utils.training.schedule import ENDLESS, Replan, Schedule, replay
 
 PLAN_FILE = "plan.json"
+EARLY_STOP = "early_stop"
 CALIBRATION_STEPS = 4
 """Steps measured before the first plan; they are training steps like the others."""
 MIN_STEPS = 10
@@ -110,9 +111,32 @@ class Plan:
         sizes = [e["micro_batch"] for e in self.all("micro_batch") if e["step"] <= step]
         return sizes[-1] if sizes else None
 
-    def find(self, name: str) -> dict[str, Any] | None:
-        """Return the newest event called `name`."""
-        return next((event for event in reversed(self.events) if event["event"] == name), None)
+    def find(self, name: str, step: int = ENDLESS) -> dict[str, Any] | None:
+        """Return the newest event called `name`, of those that hold for `step`."""
+        known = (e for e in reversed(self.events) if e["event"] == name and e["step"] <= step)
+        return next(known, None)
+
+    def early_stop(self) -> int | None:
+        """Return the length at which early stopping has ended the run, None when it has not."""
+        for event in reversed(self.events):
+            if event["event"] == EARLY_STOP:
+                return event["total"]
+            if event["event"] == "extend" or event.get("is_fresh"):
+                return None  # made longer by hand
+        return None
+
+    def follow(self, events: Sequence[dict[str, Any]], step: int) -> None:
+        """Take all events of another run; those before `step` must be what was done here.
+
+        Raises:
+            ConfigError: this run was on another plan.
+        """
+        before = [event for event in self.events if event["step"] < step]
+        if before != [event for event in events if event["step"] < step]:
+            raise ConfigError(
+                f"step {step} was not reached by the plan of --plan: pass another --output_dir"
+            )
+        self.events = list(events)
 
     def record(self, name: str, step: int, *, write: bool = True, **values: Any) -> dict[str, Any]:
         """Add an event; it is on the disk when this returns."""
@@ -131,6 +155,23 @@ class Plan:
             except (DataError, KeyError, TypeError):
                 log.warning("%s is damaged: the plan goes on from the checkpoint", self.path)
         self.events = [*events, *(event for event in later if event not in events)]
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Return the plan events of a run: its folder, or its plan.json.
+
+    Raises:
+        ConfigError: there is none, or it holds no plan of a whole run.
+    """
+    path = run / PLAN_FILE if run.is_dir() else run
+    try:
+        events = read_json(path)["events"]
+        lengths = [event["total"] for event in events if event["step"] >= 0 and "total" in event]
+    except (DataError, KeyError, TypeError) as error:
+        raise ConfigError(f"--plan {run} holds no plan: pass a run folder of stage 02") from error
+    if not lengths or lengths[-1] >= ENDLESS:
+        raise ConfigError(f"--plan {run} does not say how long that run was: let it finish first")
+    return events
 
 
 @dataclass

@@ -39,6 +39,12 @@ class Schedule:
         left = (self.total - step) / max(1, self.total - self.decay_start)
         return self.decay_peak * min(1.0, max(0.0, left))
 
+    def phase(self, step: int) -> str:
+        """Return the part of the plan that step number `step` belongs to."""
+        if step >= self.decay_start:
+            return "decay"
+        return "warmup" if step < self.warmup else "stable"
+
     def replanned(self, step: int, total: int) -> Self:
         """Return the schedule from `step` on when the run is to end after `total` steps.
 

@@ -19,7 +19,7 @@ from utils.training.loss import RowForm
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
-from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox
+from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
@@ -89,7 +89,7 @@ def _validation(run: Run, tokens: int) -> ValidationSet:
 
 
 def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
-    if cfg.max_minutes is None:
+    if cfg.max_minutes is None or cfg.plan is not None:
         return None
     return TimeBox(
         60 * cfg.max_minutes,
@@ -119,6 +119,8 @@ def _restore(trainer: Trainer) -> None:
         trainer.metrics.event("resume", step, trainer.clock.elapsed_s())
     else:
         trainer.plan.events = list(trainer.state.events)
+    if run.cfg.plan is not None:
+        trainer.plan.follow(read_events(run.cfg.plan), trainer.state.step)
     trainer.state.settings_hash, trainer.state.environment = run.settings_hash, environment
 
 
@@ -180,6 +182,8 @@ def _size_validation(trainer: Trainer) -> None:
 def _plan_fixed(trainer: Trainer) -> None:
     """Plan a run of known length, or a new length for a resumed one."""
     cfg, write = trainer.run.cfg, trainer.processes.is_main
+    if cfg.plan is not None:
+        return
     steps = cfg.max_steps
     epochs = cfg.num_train_epochs or (None if trainer.box or steps else 1.0)
     if epochs is not None:
@@ -192,7 +196,8 @@ def _plan_fixed(trainer: Trainer) -> None:
             trainer.box.budget_s += trainer.clock.used_before_s
             trainer.plan.record("extend", step, write=write, total=ENDLESS)
         return
-    if steps is None or total == steps:
+    first = trainer.plan.find("plan") if trainer.plan.early_stop() else None
+    if steps is None or steps in (total, (first or {}).get("total")):
         return
     trainer.announce_passes(steps)
     if total is not None:

@@ -31,6 +31,7 @@ from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
+from utils.training.schedule import ENDLESS
 from utils.training.seeding import seed_step
 from utils.training.sources import announce_passes
 from utils.training.speed import FastPaths
@@ -66,6 +67,8 @@ class Trainer:
     """Mean loss of the last step in nats per token."""
     val_bpb: float | None = None
     tokens_per_s: float = 0.0
+    grad_norm: torch.Tensor | float = math.nan
+    """Of the last step, before it was scaled down."""
     _last_validation: int = 0
 
     def __post_init__(self) -> None:
@@ -100,7 +103,11 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
             LumiError: the loss is not a number again and again, or one row does not fit.
         """
-        self.saver.last_save_s, self._last_validation = self.clock.elapsed_s(), self.state.step
+        self.saver.last_save_s = self.clock.elapsed_s()
+        kept = self.metrics.last_validation
+        (self._last_validation,) = self.processes.share_numbers(
+            [self.state.step if kept is None else kept]
+        )
         while (total := self._plan_step()) is None or self.state.step < total:
             self.train_step()
             yield self.state.step
@@ -132,7 +139,7 @@ class Trainer:
         if not self._update(step):
             self._go_on_from(self.guard.undo_update(self.state))
             return False
-        self.loss = loss
+        self.loss, self.grad_norm = loss, norm
         self.guard.note(self.state, loss)
         self.state.step += 1
         self.state.tokens += tokens
@@ -227,7 +234,8 @@ class Trainer:
             return total
         wanted = -1
         if self.processes.is_main:
-            wanted = self.box.wanted_total(step, total, self.limit or 10**12)
+            limit = self.plan.early_stop() or self.limit or ENDLESS
+            wanted = self.box.wanted_total(step, total, limit)
         (wanted,) = self.processes.share_numbers([wanted])
         if wanted < 0:
             return total
@@ -287,6 +295,4 @@ class Trainer:
 
     def finish(self) -> Path:
         """Validate and save at the end; return the final checkpoint."""
-        final = self.saver.finish(self.validate())
-        self.metrics.close()
-        return final
+        return self.saver.finish(self.validate())

@@ -1,11 +1,11 @@
-"""Ten lines about a machine, and an error where nothing can be trained."""
+"""Eleven lines about a machine, and an error where nothing can be trained."""
 
 from dataclasses import replace
 
 import pytest
 
 from utils.errors import BudgetError
-from utils.session.check_env import duration, machine_lines, require_enough, size_line
+from utils.session.check_env import machine_lines, require_enough, size_line
 from utils.session.machine import Gpu, Machine
 from utils.session.sizes import read_size
 
@@ -16,16 +16,16 @@ LAPTOP = Machine(
 )  # fmt: skip
 
 
-def test_the_command_writes_ten_lines(run_module, root):
+def test_the_command_writes_eleven_lines(run_module, root):
     result = run_module(
         "utils.session.check_env", "--config_dir", root / "config", "--measure_seconds", 0.1
     )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert [line.split()[0] for line in lines[:3]] == ["system", "CPU", "memory"]
-    assert [line.split()[0] for line in lines[-3:]] == ["tiny", "small", "base"]
-    assert "14.7M parameters" in lines[7]
+    assert [line.split()[0] for line in lines[-4:]] == ["nano", "tiny", "small", "base"]
+    assert "14.7M parameters" in lines[8]
 
 
 def test_time_follows_from_flops(root):
@@ -54,7 +54,3 @@ def test_too_little_memory_or_disk_is_an_error(root):
         require_enough(tiny, replace(LAPTOP, memory_available_gb=0.3))
     with pytest.raises(BudgetError, match="free disk"):
         require_enough(tiny, replace(LAPTOP, disk_free_gb=0.2))
-
-
-def test_durations_have_two_digits():
-    assert [duration(s) for s in (4.56, 45, 250, 9000)] == ["4.6 s", "45 s", "4.2 min", "2.5 h"]

@@ -9,7 +9,12 @@ from utils.session.sizes import all_sizes, largest_batch, read_size, standard_si
 
 
 def test_the_shipped_sizes_are_found(root):
-    assert [size.name for size in standard_sizes(root / "config")] == ["tiny", "small", "base"]
+    assert [size.name for size in standard_sizes(root / "config")] == [
+        "nano",
+        "tiny",
+        "small",
+        "base",
+    ]
     names = [size.name for size in all_sizes(root / "config")]
     assert names == ["advanced_example", "base", "nano", "qwen3_tiny", "small", "tiny"]
 

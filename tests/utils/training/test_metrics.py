@@ -24,14 +24,17 @@ def test_a_resume_drops_what_is_done_again_but_counts_its_time(tmp_path):
     assert [record["step"] for record in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
-def test_tensorboard_gets_the_same_names(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    metrics = MetricsLog(tmp_path, tensorboard=True)
-    metrics.log(1, 2.0, loss=3.5)
-    metrics.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert events.Scalars("loss")[0].value == 3.5
+def test_a_resume_knows_where_the_last_validation_was_and_the_energy_so_far(tmp_path):
+    metrics = MetricsLog(tmp_path)
+    assert metrics.last_validation is None
+    for step in (1, 2, 3):
+        metrics.log(step, 10.0 * step, val_bpb=1.0, energy_wh=0.5 * step)
+    metrics.log(4, 45.0, loss=1.0)
+    again = MetricsLog(tmp_path)
+    again.rewind(2)
+    assert again.last_validation == 2 and again.used_wh == 1.5  # the work done twice counts
+    again.rewind(-1)
+    assert again.last_validation == 0
 
 
 def test_a_run_record_tells_how_it_ended(tmp_path):

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from utils.session.charts import Bar, Series, interval_chart, line_chart, pair_chart, thin, ticks
+from utils.charts import Bar, Mark, Series, interval_chart, line_chart, pair_chart, thin, ticks
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,17 @@ def test_points_stay_inside_the_picture():
     for pair in line.get("points").split():
         x, y = map(float, pair.split(","))
         assert 0 <= x <= 640 and 0 <= y <= 280
+
+
+def test_marks_stand_at_their_place_and_are_labelled_where_there_is_room():
+    lines = [Series("s", [(0, 0), (100, 1)])]
+    marks = [Mark(50, "resume"), Mark(51, "resume"), Mark(100, "early stop")]
+    tree = ElementTree.fromstring(line_chart("t", "x", "y", lines, marks))
+    places = [float(line.get("x1")) for line in tree.findall("line[@class='mark']")]
+    assert places == [344.0, 349.6, 624.0]  # 64 + share x (640 - 16 - 64)
+    labels = [text.text for text in tree.findall("text") if text.text in ("resume", "early stop")]
+    assert labels == ["resume", "early stop"]
+    assert tree.find("desc").text.endswith("resume at 50. resume at 51. early stop at 100.")
 
 
 def test_nothing_to_draw_is_an_empty_string():

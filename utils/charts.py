@@ -1,17 +1,23 @@
 """Charts as inline SVG: no scripts, no fonts, readable in light and dark and by a screen reader.
 
-Colours come from the page's style sheet (classes s0, s1, ... for series). Text is escaped here.
+Colours come from `page.css`, the style sheet of the pages (classes s0, s1, ... for series). Text is
+escaped here.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 WIDTH, HEIGHT = 640, 280
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
 MAX_POINTS = 400
 ROW = 34
+LABEL_GAP = 70.0
+"""Marks nearer than this to the last labelled one get no label of their own."""
+STYLE_DIR = Path(__file__).parent
+"""Folder of page.css."""
 
 Point = tuple[float, float]
 
@@ -27,6 +33,14 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Something that happened at an x of a line chart."""
+
+    x: float
+    name: str
+
+
+@dataclass(frozen=True)
 class Bar:
     """One measured value with its interval, or planned against used."""
 
@@ -37,7 +51,9 @@ class Bar:
     note: str = ""
 
 
-def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
+def line_chart(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], marks: Sequence[Mark] = ()
+) -> str:
     """Return an SVG of lines over one x axis, or an empty string when there is nothing to draw."""
     series = [Series(s.name, thin(s.points), s.is_reference) for s in series if s.points]
     points = [point for one in series for point in one.points]
@@ -46,13 +62,14 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points))
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
     frame = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
-    body = [*_axes(frame, x_ticks, y_ticks), *_labels(x_label, y_label)]
+    body = [*_axes(frame, x_ticks, y_ticks), *_labels(x_label, y_label), *_marks(frame, marks)]
     for number, one in enumerate(series):
         body += _line(frame, one, number)
     last = "; ".join(
         f"{s.name}: from {s.points[0][1]:.4g} to {s.points[-1][1]:.4g}" for s in series
     )
-    return _svg(title, f"{y_label} over {x_label}. {last}.", body + _legend(series), HEIGHT)
+    said = "".join(f" {mark.name} at {short(mark.x)}." for mark in marks)
+    return _svg(title, f"{y_label} over {x_label}. {last}.{said}", body + _legend(series), HEIGHT)
 
 
 def interval_chart(title: str, bars: Sequence[Bar], low: float, high: float) -> str:
@@ -162,6 +179,20 @@ def _labels(x_label: str, y_label: str) -> list[str]:
         _text(WIDTH - RIGHT, HEIGHT - 8, x_label, "end", "label"),
         _text(8, 16, y_label, "start", "label"),
     ]
+
+
+def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[str]:
+    """Return a dotted line for each mark, with its name where there is room."""
+    parts, labelled = [], -math.inf
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        x = frame.x(mark.x)
+        parts.append(_rule(x, TOP, x, frame.height - BOTTOM, "mark"))
+        if x - labelled >= LABEL_GAP:
+            labelled = x
+            is_right = x > 0.8 * WIDTH
+            place = (x - 4, "end") if is_right else (x + 4, "start")
+            parts.append(_text(place[0], TOP + 12, mark.name, place[1]))
+    return parts
 
 
 def _line(frame: _Frame, series: Series, number: int) -> list[str]:
