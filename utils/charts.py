@@ -211,7 +211,7 @@ def _legend(series: Sequence[Series]) -> list[str]:
     """Return the names of the series in the top right corner, none for a single one."""
     parts, x = [], float(WIDTH - RIGHT)
     for number, one in reversed(list(enumerate(series if len(series) > 1 else []))):
-        x -= 7.8 * len(one.name) + 8
+        x -= 8.2 * len(one.name) + 12
         parts.append(_text(x + 5, 17, one.name, "start"))
         parts.append(f'<rect class="bar s{number}" x="{x - 10:.1f}" y="8" width="9" height="9"/>')
         x -= 20

@@ -166,6 +166,8 @@ def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int):
+        if value >= 1_000_000_000_000:
+            return f"{value / 1e12:,.1f}T"
         if value >= 1_000_000_000:
             return f"{value / 1e9:,.2f}B"
         return f"{value / 1e6:,.1f}M" if value >= 1_000_000 else f"{value:,}"

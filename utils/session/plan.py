@@ -10,7 +10,6 @@ of the peak that the others reach.
 import json
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from utils.session.check_env import compute_line, machine_lines, memory_for_trai
 from utils.session.machine import GB, Machine, describe_machine
 from utils.session.model_plan import UTILISATION
 from utils.session.sizes import Size, largest_batch, read_size, standard_sizes, step_bytes
+from utils.session.throughput import Throughput, measure_together
 from utils.stage import run_stage
 from utils.training.peak import gemm_rate
 
@@ -31,6 +31,8 @@ BOXES = (("30 min", 1800), ("2 h", 7200), ("4 h", 14_400), ("24 h", 86_400), ("1
 KEPT_BESIDE_STEPS = 3
 """Checkpoints on the disk beside --save_total_limit: best, final, and the one being written."""
 GEMM_S = 1.0
+CPU_TOKENS = 1024
+"""Tokens of a measured step on a CPU, one row at least: few, so that larger sizes get a turn."""
 FIT_COLUMNS = (
     ("model", "size"),
     ("parameters", "parameters"),
@@ -100,33 +102,20 @@ def speeds(
     cfg: PlanConfig, sizes: Sequence[Size], machine: Machine, rate: float, records: Sequence[Record]
 ) -> None:
     """Add tokens per second to `records`: measured, else estimated from what was measured."""
+    found = [Throughput(None, "not asked for")] * len(sizes)
+    if cfg.measure:
+        log.info("measuring real training steps, at most %.0f s", cfg.max_seconds)
+        found = measure_together(sizes, machine, rate, cfg.max_seconds, CPU_TOKENS)
     share, source = UTILISATION[machine.device], "usual share"
-    until = time.monotonic() + cfg.max_seconds
-    for number, (size, record) in enumerate(zip(sizes, records, strict=True)):
-        if cfg.measure and record["micro_batch"]:
-            left_s = (until - time.monotonic()) / (len(sizes) - number)
-            log.info("measuring %s, at most %.0f s", size.name, left_s)
-            speed, note = _measured(size, machine, rate, left_s)
-            if speed is not None:
-                share = speed * record["flops_per_token"] / rate
-                source = f"share of {size.name}"
-                record |= {"tokens_per_s": round(speed), "how": f"measured, {note}"}
-                continue
-            log.info("%s: %s", size.name, note)
-        speed = share * rate / record["flops_per_token"]
+    for size, record, one in zip(sizes, records, found, strict=True):
+        if one.tokens_per_s is not None:
+            share, source = one.tokens_per_s * record["flops_per_token"] / rate, size.name
+            record |= {"tokens_per_s": round(one.tokens_per_s), "how": f"measured, {one.note}"}
+            continue
+        if cfg.measure:
+            log.info("%s: %s", size.name, one.note)
         how = f"estimated, {share:.0%} of the peak ({source})"
-        record |= {"tokens_per_s": round(speed), "how": how}
-
-
-def _measured(
-    size: Size, machine: Machine, rate: float, max_seconds: float
-) -> tuple[float | None, str]:
-    from utils.session.throughput import measure_apart
-
-    if max_seconds <= 0:
-        return None, "no time left to measure it"
-    found = measure_apart(size, machine, rate, max_seconds)
-    return found.tokens_per_s, found.note
+        record |= {"tokens_per_s": round(share * rate / record["flops_per_token"]), "how": how}
 
 
 def times(record: Record) -> None:

@@ -1,8 +1,8 @@
 """Measures tokens per second of real training steps of a model size, in bounded time.
 
 The step is the one of stage 02: same attention, precision, compiled blocks, loss and optimizer.
-Each size is measured in a process of its own, so that the time limit holds and one that exhausts
-the memory takes nothing with it.
+It is taken in another process, so that the time limit holds and a size that exhausts the memory
+takes nothing with it.
 """
 
 import json
@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,31 +48,56 @@ def measure_apart(size: Size, machine: Machine, rate: float, max_seconds: float)
 
     `rate` are the FLOP/s of matrix products here.
     """
-    task = {"path": str(size.path.absolute()), "machine": machine.as_json(), "rate": rate}
-    command = [sys.executable, "-m", "utils.session.throughput"]
+    return measure_together([size], machine, rate, max_seconds)[0]
+
+
+def measure_together(
+    sizes: Sequence[Size],
+    machine: Machine,
+    rate: float,
+    max_seconds: float,
+    cpu_tokens: int = CPU_TOKENS,
+) -> list[Throughput]:
+    """Return the throughput of each size, measured one after the other in a process for all.
+
+    That process is started once, so that little time gives many figures; each size gets half of
+    what is left, the last one all. `cpu_tokens` are the most of a step on a CPU.
+    """
+    task = {
+        "paths": [str(size.path.absolute()) for size in sizes],
+        "machine": machine.as_json(),
+        "rate": rate,
+        "max_seconds": max_seconds,
+        "cpu_tokens": cpu_tokens,
+    }
+    reason = f"skipped: no step done within {max_seconds:.3g} s"
     try:
         result = subprocess.run(
-            [*command, json.dumps({**task, "max_seconds": max_seconds})],
+            [sys.executable, "-m", "utils.session.throughput", json.dumps(task)],
             capture_output=True,
-            text=True,
             timeout=max_seconds,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return Throughput(None, f"skipped: no step done within {max_seconds:g} s")
-    if result.returncode:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return Throughput(None, f"failed (exit {result.returncode}): {last[:100]}")
-    return Throughput(**json.loads(result.stdout.splitlines()[-1]))
+        written = result.stdout
+        if result.returncode:
+            last = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            reason = f"failed (exit {result.returncode}): {last[-1][:100]}"
+    except subprocess.TimeoutExpired as error:
+        written = error.stdout or b""
+    lines = [line for line in written.decode().splitlines() if line.endswith("}")]
+    found = [Throughput(**json.loads(line)) for line in lines]
+    return found + [Throughput(None, reason)] * (len(sizes) - len(found))
 
 
-def measure(size: Size, machine: Machine, rate: float, max_seconds: float) -> Throughput:
+def measure(
+    size: Size, machine: Machine, rate: float, max_seconds: float, cpu_tokens: int = CPU_TOKENS
+) -> Throughput:
     """Return the training throughput of `size`, measured in this process."""
     gpu = machine.device == "cuda"
     memory = (machine.gpus[0].memory_gb if gpu else machine.memory_available_gb) * GB
     length = size.training.max_length or size.model.sequence_length
-    most = size.training.batch_size if gpu else max(1, CPU_TOKENS // length)
+    most = size.training.batch_size if gpu else max(1, cpu_tokens // length)
     rows = largest_batch(size, memory, most, gpu=gpu)
     if not rows:
         return Throughput(None, f"skipped: needs {step_bytes(size, 1, gpu=gpu) / GB:.1f} GB")
@@ -141,13 +166,17 @@ def _training_step(size: Size, machine: Machine, rows: int) -> tuple[Any, Callab
 
 
 def _run(task: dict[str, Any]) -> None:
-    """Measure what `measure_apart` asked for and write the outcome as JSON."""
+    """Measure what `measure_together` asked for and write each outcome as a line of JSON."""
+    until = time.monotonic() + task["max_seconds"]
     facts = task["machine"]
     for key in ("gpus", "unused_gpus"):
         facts[key] = tuple(Gpu(**gpu) for gpu in facts[key])
-    size, machine = read_size(Path(task["path"])), Machine(**facts)
-    outcome = measure(size, machine, task["rate"], task["max_seconds"])
-    sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+    machine, sizes = Machine(**facts), [read_size(Path(path)) for path in task["paths"]]
+    for left in range(len(sizes), 0, -1):
+        seconds = (until - time.monotonic()) / min(2, left)
+        outcome = measure(sizes[-left], machine, task["rate"], seconds, task["cpu_tokens"])
+        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,23 @@ SAMPLED_STEPS = 6
 NOT_MARKED = frozenset({"sample", "plan"})
 """Events that get no line in the charts: samples have a part of their own, the plan is first."""
 
+SUMMARY = {
+    "parameters": "Parameters",
+    "steps": "Steps",
+    "tokens": "Tokens",
+    "val_bpb": "Bits per byte of held-out text at the end",
+    "best_bpb": "The lowest",
+    "best_step": "Step of the lowest, kept as best/",
+    "seconds": "Seconds, earlier processes included",
+    "tokens_per_s": "Tokens per second (median)",
+    "mfu": "MFU (share of the device's peak)",
+    "peak_memory_mb": "Memory at most, MB",
+    "energy_wh": "Energy, Wh (of the whole machine part that counts it)",
+    "energy_source": "Energy counted by",
+    "cost": "Cost (hours x --cost_per_hour)",
+}
+"""Keys of the summary in run.json, with the names they have on the page."""
+
 Records = Sequence[dict[str, Any]]
 
 
@@ -56,26 +73,26 @@ def write_page(folder: Path) -> Path:
 
 def tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (value, label) of the numbers on top of the page."""
+    mfu = summary.get("mfu")
     found = (
         ("parameters", "parameters", count),
         ("tokens", "tokens", count),
         ("val_bpb", "bits per byte, held out", "{:.4f}".format),
-        ("tokens_per_s", "tokens per second", "{:,.0f}".format),
-        ("mfu", "of the peak (MFU)", "{:.0%}".format),
+        ("tokens_per_s", "tokens/s" + (f", MFU {mfu:.0%}" if mfu else ""), "{:,.0f}".format),
         ("seconds", "in all", duration),
     )
     return [(show(summary[key]), label) for key, label, show in found if summary.get(key)]
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return all numbers of the run as (name, value)."""
-    return [(key.replace("_", " "), cell(value)) for key, value in summary.items()]
+    """Return the numbers of the run as (name, value), those that are not known yet left out."""
+    return [(name, cell(summary[key])) for key, name in SUMMARY.items() if key in summary]
 
 
 def cell(value: Any) -> str:
     """Return a number of the summary as text."""
     if value is None:
-        return "not measured"
+        return "not known"
     if isinstance(value, float):
         return f"{value:,.5g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

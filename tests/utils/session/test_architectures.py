@@ -20,8 +20,11 @@ def test_figures_of_tiny_are_those_of_torch(root):
 
 
 def test_cells_are_short():
-    cells = [cell(value) for value in (None, 12, 1234, 14_700_000, 5_033_900_000, 0.0977, "text")]
-    assert cells == ["-", "12", "1,234", "14.7M", "5.03B", "0.0977", "text"]
+    cells = [
+        cell(value)
+        for value in (None, 12, 1234, 14_700_000, 5_033_900_000, 0.0977, "text", 3_600_000_000_000)
+    ]
+    assert cells == ["-", "12", "1,234", "14.7M", "5.03B", "3.6T", "0.0977", "text"]
 
 
 def test_numbers_stand_on_the_right():

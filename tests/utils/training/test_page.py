@@ -51,7 +51,7 @@ def test_the_page_is_self_contained_and_escaped(run_dir):
 
 def test_all_parts_are_there(run_dir):
     page = write_page(run_dir).read_text()
-    for words in ("Pre-training of toy", "1.6M", "20.5k", "41%", "2.2 min", "not measured"):
+    for words in ("Pre-training of toy", "1.6M", "20.5k", "MFU 41%", "2.2 min", "not known"):
         assert words in page, words
     figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
     titles = [figure.find("title").text for figure in figures]
