@@ -97,10 +97,10 @@ def test_memory_that_runs_out_in_the_trial_is_halved_with_the_global_batch_kept(
 ):
     loss = fitting.language_model_loss
 
-    def failing(model, ids, targets):
+    def failing(model, ids, *rest, **more):
         if len(ids) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return loss(model, ids, targets)
+        return loss(model, ids, *rest, **more)
 
     monkeypatch.setattr(fitting, "language_model_loss", failing)
     trainer = started(settings(prepared_dir, tmp_path))
