@@ -72,7 +72,8 @@ THROUGH_ANOTHER = {
     "test_tokenizer.py": "control_tokens json_tokenizer language_samples sentencepiece_tokenizer "
     "tokenizer_files tokenizer_training",
     "test_suite.py": "parts",
-    "test_02_pretrain.py": "samples seeding setup trainer run parallel saving reporting fitting",
+    "test_02_pretrain.py": "samples seeding trainer run parallel saving reporting",
+    "test_guard.py": "incidents",
     "test_03_sft.py": "records conductor runner splits",
     "test_06_serve.py": "errors completions schemas server",
 }
