@@ -362,6 +362,21 @@ def test_two_processes_learn_what_one_learns(prepared_dir, tmp_path, root, run_s
 
 
 @pytest.mark.slow
+def test_two_processes_refuse_bad_steps_alike(prepared_dir, tmp_path, root):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2]
+    rates = flags(learning_rate=1e30, muon_learning_rate=1e30, gradient_accumulation_steps=1)
+    command = [*launch, root / "scripts" / "02_pretrain.py", *rates, "--data_dir", prepared_dir]
+    done = subprocess.run(
+        [*map(str, command), "--output_dir", str(tmp_path)], cwd=tmp_path,
+        env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "after 5 windows were skipped: lower --learning_rate" in done.stderr, done.stderr
+    events = read_json(tmp_path / "tiny" / "plan.json")["events"]
+    assert len([event for event in events if event["event"] == "skip"]) == 5
+
+
+@pytest.mark.slow
 def test_fewer_processes_than_asked_for_are_refused(prepared_dir, tmp_path, root):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2]
     command = [*launch, root / "scripts" / "02_pretrain.py", *flags(), "--data_dir", prepared_dir]

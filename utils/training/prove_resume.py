@@ -45,8 +45,6 @@ TOY = dict(
 )  # fmt: skip
 MODULES = "argparse collections datetime json logging os pathlib random statistics string typing"
 MOST_SAVE_STEPS = 6
-LONGEST_LIFE = 0.6
-"""Share of the time of an undisturbed run after which a process is killed at the latest."""
 POLL_S = 0.002
 
 log = logging.getLogger(__name__)
@@ -199,7 +197,7 @@ def prove(cfg: ProveResumeConfig, folder: Path) -> Tally:
         try:
             while trial.live(
                 draw.randint(1, MOST_SAVE_STEPS),
-                None if is_over() else draw.uniform(0, LONGEST_LIFE * whole_s),
+                None if is_over() else draw.uniform(0, whole_s),
             ):
                 tally.kills += 1
                 trial.look(tally)
