@@ -224,3 +224,22 @@ def test_padding_behind_the_last_document_is_not_learned():
     loss = language_model_loss(model, padded, form=form)
     short = language_model_loss(model, ids[:, :61], form=RowForm(mask=DocumentMask(EOS, 4)))
     torch.testing.assert_close(loss, short, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", [BLOCKED, "sdpa"])
+def test_one_compiled_graph_serves_rows_with_any_borders(attention):
+    from torch._dynamo.utils import counters
+
+    form, ids = RowForm(mask=DocumentMask(EOS, 4)), rows_of_documents()
+    eager, compiled = model_with(attention), model_with(attention)
+    for layer in compiled.model.layers:
+        layer.compile(dynamic=False)
+    graphs = []
+    for rows in (ids, ids.flip(0), torch.randint(4, 300, ids.shape)):
+        found = language_model_loss(compiled, rows, form=form)
+        found.backward()
+        graphs.append(counters["stats"]["unique_graphs"])
+        wanted = language_model_loss(eager, rows, form=form)
+        torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-6)
+    assert graphs[0] > 0 and graphs[0] == graphs[-1]
