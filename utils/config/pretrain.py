@@ -1,9 +1,9 @@
 """Settings of stage 02."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.model import ModelConfig
 from utils.config.training import TrainingConfig
@@ -48,6 +48,13 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Steps between validations; a tenth of the run when unset."""
     eval_tokens: PositiveInt = 131_072
     """Validation tokens scored each time (the first ones of the validation split)."""
+    global_batch_size: PositiveInt | None = None
+    """Rows of an optimizer step over all processes; accumulation follows from it (batch_size x
+    gradient_accumulation_steps when unset, for each process unless reduce is canonical)."""
+    reduce: Literal["fast", "canonical"] = "fast"
+    """How micro-batches are summed: canonical gives the same bits with any number of processes."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Whether each of several processes holds the whole model or a share of it (FSDP2)."""
     deterministic: bool = True
     """Same seed, same bits on CUDA too (slower there; CPU runs are always so)."""
     flash_attn: bool = True
@@ -58,3 +65,9 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Compute in bfloat16 where the hardware has it; weights stay in fp32."""
     cpu: bool = False
     """Train on the CPU even where there is a GPU."""
+
+    @model_validator(mode="after")
+    def _check_reduction(self) -> Self:
+        if self.reduce == "canonical" and self.parallel == "fsdp":
+            raise ValueError("reduce canonical needs whole gradients: use it with parallel ddp")
+        return self

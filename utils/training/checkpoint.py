@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from utils.disk import free_bytes
@@ -28,6 +28,7 @@ from utils.files import (
 )
 from utils.model.checkpoints import read_card, save_model_files, step_folders
 from utils.training.optimizer import Optimizers
+from utils.training.shards import read_state
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -92,14 +93,19 @@ def save_checkpoint(
         LumiError: the disk is full or not writable.
     """
     tensors = {name: value.contiguous() for name, value in optimizers.tensors().items()}
-    _check_space(folder, [*model.parameters(), *tensors.values()])
+    check_space(folder, [*model.parameters(), *tensors.values()])
     with atomic_folder(folder, kind="checkpoint", step=state.step) as partial:
         save_model_files(model, partial, tokenizer_dir=tokenizer_dir, card=card)
         save_file(tensors, partial / OPTIMIZER_FILE)
         write_json(partial / STATE_FILE, {"format": 1, **asdict(state)})
 
 
-def _check_space(folder: Path, tensors: list[torch.Tensor]) -> None:
+def check_space(folder: Path, tensors: list[torch.Tensor]) -> None:
+    """Refuse to begin a save that does not fit.
+
+    Raises:
+        BudgetError: the tensors need more than is free.
+    """
     needed = 2_000_000 + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if (free := free_bytes(folder)) < 1.05 * needed:
         raise BudgetError(
@@ -131,7 +137,7 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
     """
     verify_folder(folder)
     state = TrainState.read(folder)
-    weights = load_file(folder / WEIGHTS_FILE)
+    weights, moments = read_state(folder, model)
     known = model.state_dict()
     for name, tensor in weights.items():
         if name not in known or known[name].shape != tensor.shape:
@@ -142,7 +148,7 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
     missing, _ = model.load_state_dict(weights, strict=False)
     if set(missing) - set(getattr(model, "_tied_weights_keys", None) or ()):
         raise CheckpointError(f"{folder / WEIGHTS_FILE} lacks {missing[0]}: use another checkpoint")
-    optimizers.load(load_file(folder / OPTIMIZER_FILE))
+    optimizers.load(moments)
     return state
 
 

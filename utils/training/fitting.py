@@ -12,8 +12,10 @@ from utils.config.pretrain import PretrainConfig
 from utils.errors import BudgetError
 from utils.model.sizing import memory_bytes
 from utils.training.loss import language_model_loss
+from utils.training.reduction import fitting_micro_batch
 from utils.training.run import global_rows
 from utils.training.seeding import seed_step
+from utils.training.sharding import is_sharded
 from utils.training.speed import can_compile, compile_decoder
 from utils.training.trainer import Trainer
 
@@ -35,6 +37,7 @@ def fit(trainer: Trainer) -> None:
     if trainer.box and is_new and trainer.clock.elapsed_s() > 0.5 * trainer.box.budget_s:
         trainer.box.refuse(trainer.clock.elapsed_s())
     compiling = can_compile(wanted=wanted and cfg.compile, left_s=left_s, startup_s=startup_s)
+    size, compiling = _agreed(trainer, size, compiling)
     while True:
         trainer.state.micro_batch = size
         try:
@@ -54,8 +57,23 @@ def fit(trainer: Trainer) -> None:
     _record_micro_batch(trainer)
 
 
+def _agreed(trainer: Trainer, size: int, compiling: bool) -> tuple[int, bool]:
+    """Return rank 0's decisions, so that all processes compute alike, with a size they can share.
+
+    Raises:
+        ConfigError: the global batch cannot be shared out among the processes.
+    """
+    if compiling and is_sharded(trainer.model):
+        log.info("not compiled: FSDP gathers the weights between the compiled parts")
+        compiling = False
+    size, is_compiling = trainer.processes.share_numbers([size, int(compiling)])
+    rows, count = global_rows(trainer.run.cfg), trainer.processes.count
+    canonical = trainer.run.cfg.reduce == "canonical"
+    return fitting_micro_batch(rows, size, count, canonical=canonical), bool(is_compiling)
+
+
 def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
-    now = trainer.fast.as_dict()
+    now = trainer.fast.as_dict() | {"summation": _summation(trainer)}
     changes = [
         f"{name} {earlier[name]} -> {now[name]}" for name in earlier if earlier[name] != now[name]
     ]
@@ -64,6 +82,13 @@ def _announce_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
     trainer.state.fast_paths = now
     trainer.run.record.values["environment"] |= now
     trainer.run.record.write()
+
+
+def _summation(trainer: Trainer) -> str:
+    """Return what decides the order in which gradients are added up."""
+    if trainer.run.cfg.reduce == "canonical":
+        return "canonical"
+    return f"{trainer.run.cfg.parallel} of {trainer.processes.count}"
 
 
 def _record_micro_batch(trainer: Trainer) -> None:

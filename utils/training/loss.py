@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.training.sharding import with_weights
+
 IGNORED = -100
 CHUNK_LOGITS = 2**23
 """Logits per chunk: 32 MB in fp32, 256 rows at V = 32768 and 1024 rows at V = 8192."""
@@ -42,6 +44,11 @@ def language_model_loss(
     targets = next_token_targets(input_ids)
     if normalizer is None:
         normalizer = max(1, int((targets != IGNORED).sum()))
+    return with_weights(model, summed_loss, input_ids, targets, normalizer)
+
+
+def summed_loss(model: nn.Module, input_ids: Tensor, targets: Tensor, normalizer: float) -> Tensor:
+    """Return the loss of (B, T) targets in nats over `normalizer`; the head's weight is whole."""
     hidden = hidden_states(model, input_ids)  # (B, T, D)
     weight: Tensor = model.lm_head.weight  # pyright: ignore[reportAssignmentType,reportAttributeAccessIssue]
     return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)

@@ -15,6 +15,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
 from utils.training.muon import FP32Muon
+from utils.training.sharded_muon import ShardedMuon
+from utils.training.sharding import is_sharded, whole
 from utils.training.speed import muon_precision
 
 BETAS = (0.9, 0.95)
@@ -45,7 +47,7 @@ class Optimizers:
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            muon = (FP32Muon if muon_precision(device) == "fp32" else Muon)(
+            muon = _muon_class(model, device)(
                 matrices,
                 lr=cfg.muon_learning_rate,
                 momentum=MOMENTUM,
@@ -99,6 +101,12 @@ class Optimizers:
                     yield optimizer, parameter
 
 
+def _muon_class(model: nn.Module, device: torch.device) -> type[Muon]:
+    if is_sharded(model):
+        return ShardedMuon
+    return FP32Muon if muon_precision(device) == "fp32" else Muon
+
+
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale the gradients down to `max_norm` at most; return the norm they had."""
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm))

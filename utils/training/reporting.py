@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from utils.log import progress
 from utils.model.sizing import count_parameters
 from utils.training.samples import is_sample_step, sample_texts
+from utils.training.sharding import is_sharded
 from utils.training.trainer import Trainer
 
 
@@ -54,7 +55,7 @@ def _log_step(trainer: Trainer) -> None:
 
 def sample(trainer: Trainer) -> None:
     """Record what the model says after the fixed prompts."""
-    if not trainer.processes.is_main:
+    if not trainer.processes.is_main and not is_sharded(trainer.model):
         return
     run = trainer.run
     with trainer.autocast():

@@ -21,6 +21,7 @@ from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
+from utils.training.sharding import shard
 from utils.training.speed import choose_fast_paths
 from utils.training.trainer import Trainer
 from utils.training.validation import ValidationSet, bits_per_byte
@@ -45,6 +46,8 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if cfg.parallel == "fsdp" and processes.count > 1:
+        shard(model, device, processes.count)
     trainer = Trainer(
         run=run,
         processes=processes,

@@ -25,6 +25,7 @@ from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
+from utils.training.reduction import new_sum
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.seeding import seed_step
@@ -92,9 +93,10 @@ class Trainer:
         step, rows = self.state.step, global_rows(self.run.cfg)
         size, count = self.state.micro_batch, self.processes.count
         targets = rows * (self.run.length - 1)
-        total = torch.zeros((), device=self.processes.device)
-        for micro_step in range(rows // (size * count)):
-            place = micro_step * count + self.processes.rank
+        per_process = rows // (size * count)
+        total = new_sum(self.run.cfg, self.model, self.processes, per_process)
+        for micro_step in range(per_process):
+            place = self.processes.rank * per_process + micro_step
             batch = self.data.batch(self.run.cfg.seed, step * rows + place * size, size)  # (B, T)
             seed_step(self.run.cfg.seed, step, place)
             with self.autocast():
@@ -102,10 +104,9 @@ class Trainer:
                     self.model, batch.to(self.processes.device, non_blocking=True), targets
                 )
             loss.backward()
-            total += loss.detach()
-        self.processes.sum_gradients(self.model)
+            total.add(loss.detach())
+        self.loss = total.finish().item()
         norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
-        self.loss = self.processes.sum(total).item()
         self._check_finite(norm)
         self.optimizers.step(self.plan.schedule(step).factor(step))
         self.state.step += 1
@@ -133,7 +134,7 @@ class Trainer:
             self.box.measured(seconds, self.total or 100)
 
     def _stop_if_asked(self) -> None:
-        (asked,) = self.processes.share_numbers([int(bool(stop_request))])
+        asked = self.processes.any(bool(stop_request))
         if asked and self.state.step < (self.total or math.inf):
             self.saver.save(f"step_{self.state.step}")
             raise Interrupted(f"saved at step {self.state.step}: continue with `make resume`")
@@ -158,10 +159,10 @@ class Trainer:
     def _plan_step(self) -> int | None:
         """Let the time box change the plan; return the total steps."""
         step, total = self.state.step, self.total
-        if self.box is None or (step <= self.plan.planned_until and self.box.left_s > 0):
+        if self.box is None:
             return total
-        wanted = -1
-        if self.processes.is_main:
+        wanted, is_over = -1, self.box.left_s <= 0
+        if self.processes.is_main and (step > self.plan.planned_until or is_over):
             wanted = self.box.wanted_total(step, total, self.limit or 10**12)
         (wanted,) = self.processes.share_numbers([wanted])
         if wanted < 0:
@@ -201,7 +202,8 @@ class Trainer:
         limit_s = self.box.budget_s - 1.5 * self.box.save_s - 1.0 if self.box else math.inf
 
         def is_over(batches: int) -> bool:
-            return batches == max_batches or self.clock.elapsed_s() > limit_s
+            is_over = batches == max_batches or self.clock.elapsed_s() > limit_s
+            return bool(self.processes.share_numbers([int(is_over)])[0])
 
         with self.autocast():
             bpb, tokens = bits_per_byte(
