@@ -66,7 +66,8 @@ class Share:
 
     def write(self, folder: Path) -> None:
         """Write it as a file of `folder`."""
-        metadata = {"format": "1", "slices": json.dumps(self.slices)}
+        # one key: safetensors writes several in random order, and equal states are equal bytes
+        metadata = {"slices": json.dumps(self.slices, sort_keys=True)}
         save_file(self.tensors, folder / shard_name(self.rank), metadata=metadata)
 
 

@@ -28,8 +28,8 @@ def three_shares(tmp_path):
         if rank == 0:
             tensors["optimizer/w:step"] = torch.tensor(5.0)
             slices["optimizer/w:step"] = {"shape": [], "start": 0}
-        metadata = {"format": "1", "slices": json.dumps(slices)}
-        save_file(tensors, tmp_path / f"shard_{rank:05d}.safetensors", metadata=metadata)
+        path = tmp_path / f"shard_{rank:05d}.safetensors"
+        save_file(tensors, path, metadata={"slices": json.dumps(slices)})
     return tmp_path, matrix
 
 
