@@ -37,7 +37,7 @@ def main(cfg: PretrainConfig) -> Path:
     clock = Clock()
     stop_request.install()
     processes = Processes(cpu=cfg.cpu)
-    with open_run(inputs, processes.share) as run:
+    with processes.together(), open_run(inputs, processes.share) as run:
         if cfg.preflight and processes.is_main:
             from utils.preflight.runner import preflight_pretrain
 

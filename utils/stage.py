@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -17,6 +18,9 @@ from utils.errors import Interrupted, LumiError
 from utils.log import setup_logging
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
+ECHO_S = 1.0
+"""A terminal or Slurm signals every process, and torchrun passes its own signal on: within this
+many seconds that is one request."""
 
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=StageConfig)
@@ -27,6 +31,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._first_s = 0.0
 
     def install(self) -> None:
         """Take over SIGINT and SIGTERM for this process."""
@@ -38,8 +43,10 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            if time.monotonic() - self._first_s < ECHO_S:
+                return
             raise KeyboardInterrupt
-        self.signal_number = number
+        self.signal_number, self._first_s = number, time.monotonic()
         log.warning("stop requested: finishing this step and saving (again: stop at once)")
 
 

@@ -70,6 +70,13 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Run folder (or plan.json) whose recorded plan is followed, to the same bytes."""
     cost_per_hour: float | None = Field(None, ge=0)
     """Price of an hour of the whole machine, in any currency: the summary tells the cost."""
+    global_batch_size: PositiveInt | None = None
+    """Rows of an optimizer step over all processes; accumulation follows from it (batch_size x
+    gradient_accumulation_steps when unset, for each process unless reduce is canonical)."""
+    reduce: Literal["fast", "canonical"] = "fast"
+    """How micro-batches are summed: canonical gives the same bits with any number of processes."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Whether each of several processes holds the whole model or a share of it (FSDP2)."""
     deterministic: bool = True
     """Same seed, same bits on CUDA too (slower there; CPU runs are always so)."""
     flash_attn: bool = True
@@ -95,4 +102,10 @@ class PretrainConfig(TrainingConfig, ModelConfig):
         given = [name for name in lengths if getattr(self, name) is not None]
         if self.plan is not None and given:
             raise ValueError(f"plan says how long the run is: leave out {given[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_reduction(self) -> Self:
+        if self.reduce == "canonical" and self.parallel == "fsdp":
+            raise ValueError("reduce canonical needs whole gradients: use it with parallel ddp")
         return self

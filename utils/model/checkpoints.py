@@ -55,6 +55,8 @@ def find_checkpoint(path: Path) -> Path:
         if (path / name / "config.json").is_file():
             return path / name
     for step in reversed(step_folders(path)):
+        if not (step / "config.json").is_file():  # in shares of several processes
+            continue
         if damage := folder_damage(step):
             log.warning("skipping %s", damage)
             continue

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -23,6 +22,7 @@ from utils.errors import CheckpointError, DataError
 from utils.files import MANIFEST, atomic_folder, folder_damage, read_json, to_json
 from utils.model.checkpoints import WEIGHTS_FILE, read_card, step_folders
 from utils.training.optimizer import Optimizers
+from utils.training.shards import SHARDS, read_state
 from utils.training.snapshot import HostCopy
 from utils.training.tensor_file import write_tensors
 
@@ -105,6 +105,11 @@ class TrainState:
             ) from error
 
 
+def state_text(state: TrainState) -> str:
+    """Return the text of state.json."""
+    return to_json({"format": 1, **asdict(state)})
+
+
 @dataclass(frozen=True)
 class Content:
     """What a save takes down at one step."""
@@ -120,8 +125,7 @@ class Content:
     def of(cls, model: nn.Module, optimizers: Optimizers, state: TrainState) -> Self:
         """Return the live tensors; the next step changes them."""
         weights = dict(model.named_parameters())
-        text = to_json({"format": 1, **asdict(state)})
-        return cls(state.step, weights, optimizers.tensors(), text)
+        return cls(state.step, weights, optimizers.tensors(), state_text(state))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -186,7 +190,13 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
     if (folder / STATE_FILE).is_file() and (damage := checkpoint_damage(folder)):
         raise CheckpointError(f"{damage}: use another checkpoint or make it again")
     state = TrainState.read(folder)
-    weights, known = _read_tensors(folder / WEIGHTS_FILE), dict(model.named_parameters())
+    try:
+        weights, kept = read_state(folder, model)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({error}): use another checkpoint"
+        ) from error
+    known = dict(model.named_parameters())
     for name, tensor in weights.items():
         if name not in known or not _is_like(tensor, known[name]):
             raise CheckpointError(
@@ -195,7 +205,6 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
             )
     if missing := sorted(set(known) - set(weights)):
         raise CheckpointError(f"{folder / WEIGHTS_FILE} lacks {missing[0]}: use another checkpoint")
-    kept = _read_tensors(folder / OPTIMIZER_FILE)
     for name, tensor in kept.items():
         parameter = known.get(name.rpartition(":")[0])
         if parameter is not None and not _is_state_of(tensor, parameter):
@@ -206,13 +215,6 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
     optimizers.load(kept)
     model.load_state_dict(weights, strict=False)  # a tied head has no tensor of its own
     return state
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): use another checkpoint") from error
 
 
 def _is_like(tensor: Tensor, parameter: Tensor) -> bool:
@@ -231,7 +233,9 @@ def checkpoint_damage(folder: Path) -> str | None:
     if damage := folder_damage(folder):
         return damage
     listed = read_json(folder / MANIFEST)["files"]
-    missing = [name for name in (STATE_FILE, WEIGHTS_FILE, OPTIMIZER_FILE) if name not in listed]
+    is_shared = any(Path(name).match(SHARDS) for name in listed)
+    needed = (STATE_FILE,) if is_shared else (STATE_FILE, WEIGHTS_FILE, OPTIMIZER_FILE)
+    missing = [name for name in needed if name not in listed]
     return f"{folder / MANIFEST}: damaged (it does not name {missing[0]})" if missing else None
 
 

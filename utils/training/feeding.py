@@ -35,13 +35,10 @@ class Feed(Protocol):
         ...
 
 
-def open_feed(
-    data: PackedDataset, device: torch.device, *, resident: bool = True, stride: int = 1
-) -> Feed:
+def open_feed(data: PackedDataset, device: torch.device, *, resident: bool = True) -> Feed:
     """Return the fastest way for `device` and log it.
 
-    `resident` allows the tokens to be kept on a GPU; `stride` is the number of processes, each of
-    which takes every stride-th batch.
+    `resident` allows the tokens to be kept on a GPU.
     """
     if device.type != "cuda":
         return HostFeed(data, device)
@@ -50,7 +47,7 @@ def open_feed(
         log.info("training tokens: on the GPU (%.0f MB)", size / 1e6)
         return ResidentFeed(data, device)
     log.info("training tokens: read ahead by a thread (%.0f MB)", size / 1e6)
-    return AheadFeed(data, device, stride)
+    return AheadFeed(data, device)
 
 
 def _bytes(data: PackedDataset) -> int:
@@ -76,17 +73,15 @@ class AheadFeed:
 
     name = "ahead"
 
-    def __init__(self, data: PackedDataset, device: torch.device, stride: int = 1) -> None:
+    def __init__(self, data: PackedDataset, device: torch.device) -> None:
         self._data = data
         self._device = device
-        self._stride = stride
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._coming: dict[tuple[int, int, int], Future[Tensor]] = {}
 
     def batch(self, seed: int, first: int, size: int) -> Tensor:
         """Return rows; see `Feed`. What is not what was read ahead is read at once."""
-        step = size * self._stride
-        wanted = [(seed, first + number * step, size) for number in range(AHEAD + 1)]
+        wanted = [(seed, first + number * size, size) for number in range(AHEAD + 1)]
         self._coming = {
             key: self._coming.get(key) or self._thread.submit(self._read, *key) for key in wanted
         }

@@ -18,8 +18,10 @@ from utils.training.memory import (
     used_bytes,
 )
 from utils.training.provenance import announce
+from utils.training.reduction import fitting_micro_batch
 from utils.training.run import global_rows
 from utils.training.seeding import seed_step
+from utils.training.sharding import is_sharded
 from utils.training.speed import can_compile, compile_decoder
 from utils.training.trainer import Trainer
 
@@ -42,7 +44,9 @@ def fit(trainer: Trainer) -> None:
         trainer.box.refuse(trainer.clock.elapsed_s())
     compiling = _is_compiling(trainer, earlier)
     trainer.guard.follow_plan(state)
-    if not state.micro_batch:
+    if state.micro_batch:
+        state.micro_batch = _fitting(trainer, state.micro_batch)
+    else:
         _estimate_micro_batch(trainer)
     while (compiled := _proved(trainer, compiling, is_new)) is None:
         was_recomputing = trainer.model.is_activation_checkpointing
@@ -60,9 +64,13 @@ def _is_compiling(trainer: Trainer, earlier: dict[str, Any]) -> bool:
     cfg, box = trainer.run.cfg, trainer.box
     wanted = bool(earlier["compiled"]) if earlier else cfg.compile
     left_s = box.left_s if box and not earlier else None
-    return can_compile(
+    if wanted and cfg.compile and is_sharded(trainer.model):
+        log.info("not compiled: FSDP gathers the weights between the compiled parts")
+        return False
+    compiling = can_compile(
         wanted=wanted and cfg.compile, left_s=left_s, startup_s=box.startup_s if box else 0.0
     )
+    return bool(trainer.processes.share_numbers([int(compiling)])[0])
 
 
 def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
@@ -106,7 +114,7 @@ def _try_step(trainer: Trainer, is_new: bool) -> None:
 
 
 def _record_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
-    state, paths = trainer.state, trainer.fast.bits()
+    state, paths = trainer.state, trainer.fast.bits() | {"summation": _summation(trainer)}
     announce(earlier, paths)
     state.fast_paths = paths
     if paths != earlier or trainer.plan.find("fast_paths", state.step) is None:
@@ -114,6 +122,13 @@ def _record_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
         trainer.plan.record("fast_paths", state.step, write=write, paths=paths)
     trainer.run.record.values["environment"] |= trainer.fast.as_dict()
     trainer.run.record.write()
+
+
+def _summation(trainer: Trainer) -> str:
+    """Return what decides the order in which gradients are added up."""
+    if trainer.run.cfg.reduce == "canonical":
+        return "canonical"
+    return f"{trainer.run.cfg.parallel} of {trainer.processes.count}"
 
 
 def _record_micro_batch(trainer: Trainer) -> None:
@@ -129,6 +144,16 @@ def _record_micro_batch(trainer: Trainer) -> None:
     trainer.plan.record("micro_batch", step, write=trainer.processes.is_main, micro_batch=size)
 
 
+def _fitting(trainer: Trainer, size: int) -> int:
+    """Return `size`, or what comes next below it, that shares out the global batch.
+
+    Raises:
+        ConfigError: the global batch cannot be shared out among the processes.
+    """
+    cfg, count = trainer.run.cfg, trainer.processes.count
+    return fitting_micro_batch(global_rows(cfg), size, count, canonical=cfg.reduce == "canonical")
+
+
 def _estimate_micro_batch(trainer: Trainer) -> None:
     """Take the rows that fit by estimate (CPU); on CUDA the real step decides.
 
@@ -136,7 +161,7 @@ def _estimate_micro_batch(trainer: Trainer) -> None:
         BudgetError: one row does not fit even with its activations recomputed.
     """
     state, processes = trainer.state, trainer.processes
-    state.micro_batch = trainer.run.cfg.batch_size
+    state.micro_batch = _fitting(trainer, trainer.run.cfg.batch_size)
     if processes.device.type != "cpu":
         return
     rows = global_rows(trainer.run.cfg) // processes.count

@@ -33,6 +33,7 @@ from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan
 from utils.training.rotation import leave_later
 from utils.training.run import Run, global_rows
+from utils.training.sharding import from_own_rows, own_part, own_rows
 
 SPIKE_WINDOW, SPIKE_MINIMUM = 64, 32
 """Losses the limit is made of, at most and at least."""
@@ -63,7 +64,11 @@ def spike_limit(losses: Sequence[float], threshold: float) -> float:
 def start_over(run: Run, model: PreTrainedModel, optimizers: Optimizers) -> None:
     """Give `model` the weights of step 0 and forget the state of `optimizers`."""
     fresh = build_model(run.cfg, run.cfg.seed, control=ControlIds.of(run.inputs.manifest))
-    model.load_state_dict(fresh.state_dict())
+    values = dict(fresh.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            local = values[name][slice(*own_rows(parameter))]
+            parameter.copy_(from_own_rows(local, parameter))
     optimizers.forget()
 
 
@@ -155,7 +160,7 @@ class Guard:
     def _is_finite(self) -> bool:
         """Return whether weights and optimizer state are finite numbers."""
         tensors = [*self.model.parameters(), *self.optimizers.tensors().values()]
-        is_bad = any(not bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        is_bad = any(not bool(torch.isfinite(own_part(tensor)).all()) for tensor in tensors)
         return not self.processes.any(is_bad)
 
     # --- going back -----------------------------------------------------------------------------

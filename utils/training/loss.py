@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.model.attention import DocumentMask
+from utils.training.sharding import with_weights
 
 IGNORED = -100
 CHUNK_LOGITS = 2**23
@@ -68,7 +69,19 @@ def language_model_loss(
     targets = next_token_targets(input_ids, form.pad_id)
     if normalizer is None:
         normalizer = max(1, int((targets != IGNORED).sum()))
-    hidden = hidden_states(model, input_ids, form.mask)  # (B, T, D)
+    return with_weights(model, _summed, input_ids, targets, normalizer, form.mask, chunked)
+
+
+def _summed(
+    model: nn.Module,
+    input_ids: Tensor,
+    targets: Tensor,
+    normalizer: float,
+    mask: DocumentMask | None,
+    chunked: bool,
+) -> Tensor:
+    """Return the loss of (B, T) targets; head and embedding are whole."""
+    hidden = hidden_states(model, input_ids, mask)  # (B, T, D)
     weight: Tensor = model.lm_head.weight  # pyright: ignore[reportAssignmentType,reportAttributeAccessIssue]
     head = chunked_cross_entropy if chunked else plain_cross_entropy
     return head(hidden.flatten(0, 1), weight, targets.flatten(), normalizer)

@@ -17,6 +17,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError
 from utils.training.muon import BatchedMuon
+from utils.training.sharded_muon import ShardedMuon
+from utils.training.sharding import is_sharded, whole
 from utils.training.speed import muon_precision
 
 BETAS = (0.9, 0.95)
@@ -37,8 +39,9 @@ class Optimizers:
     def build(cls, model: nn.Module, cfg: PretrainConfig) -> "Optimizers":
         """Sort the parameters of `model` by `cfg.optimizer`; only block matrices decay."""
         names: dict[Tensor, str] = {tensor: name for name, tensor in model.named_parameters()}
-        matrices = [p for p, name in names.items() if ".layers." in name and p.ndim == 2]
-        others = [p for p, name in names.items() if not (".layers." in name and p.ndim == 2)]
+        is_matrix = {n: ".layers." in n and p.ndim == 2 for n, p in model.named_parameters()}
+        matrices = [p for name, p in model.named_parameters() if is_matrix[name]]
+        others = [p for name, p in model.named_parameters() if not is_matrix[name]]
         device = next(iter(names)).device
         fused = cfg.fused_optimizer and device.type in ("cpu", "cuda")
         groups = [{"params": others, "weight_decay": 0.0}]
@@ -47,7 +50,8 @@ class Optimizers:
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            members.append((_muon(matrices, device, cfg), cfg.muon_learning_rate))
+            muon = _muon(matrices, device, cfg, sharded=is_sharded(model))
+            members.append((muon, cfg.muon_learning_rate))
         return cls(names, tuple(members))
 
     def step(self, factor: float) -> None:
@@ -106,12 +110,16 @@ class Optimizers:
                     yield optimizer, parameter
 
 
-def _muon(matrices: list[Tensor], device: torch.device, cfg: PretrainConfig) -> Muon:
+def _muon(
+    matrices: list[nn.Parameter], device: torch.device, cfg: PretrainConfig, *, sharded: bool
+) -> Muon:
     options: dict[str, Any] = {
         "lr": cfg.muon_learning_rate,
         "momentum": MOMENTUM,
         "weight_decay": cfg.weight_decay,
     }
+    if sharded:
+        return ShardedMuon(matrices, **options)
     if not cfg.fused_optimizer:
         return Muon(matrices, **options)
     precision = muon_precision(device, fused=True)
@@ -121,4 +129,4 @@ def _muon(matrices: list[Tensor], device: torch.device, cfg: PretrainConfig) -> 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale the gradients down to `max_norm` at most; return the norm they had."""
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm))

@@ -1,17 +1,26 @@
-"""One process or many, through Accelerate: device, sums of gradients, decisions of rank 0.
+"""One process or many, through Accelerate: device, exchange of tensors, decisions of rank 0.
 
-Each process works on other rows of the same global batch; gradients are summed once per step.
+Each process works on other rows of the same global batch (`utils.training.reduction` adds them up).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list
 from torch import Tensor, nn
 
-from utils.errors import ConfigError
+from utils.errors import ConfigError, LumiError
 from utils.training.run import world_size
+
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others: compiling and hashing a checkpoint take minutes."""
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out waiting")
+"""What errors of the process group say."""
 
 
 class Processes:
@@ -23,7 +32,8 @@ class Processes:
         Raises:
             ConfigError: fewer processes came together than the launcher was asked for.
         """
-        self.accelerator = Accelerator(cpu=cpu)
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience])
         self.count = self.accelerator.num_processes
         self.rank = self.accelerator.process_index
         self.device = self.accelerator.device
@@ -45,17 +55,21 @@ class Processes:
         tensor = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         return [int(number) for number in broadcast(tensor)]  # pyright: ignore[reportGeneralTypeIssues]
 
+    def any(self, is_true: bool) -> bool:
+        """Return whether it is true on any process."""
+        if self.count == 1:
+            return is_true
+        return bool(self.sum(torch.tensor(int(is_true), device=self.device)).item())
+
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum of `value` over the processes."""
         if self.count == 1:
             return value
         return self.accelerator.reduce(value, "sum")  # pyright: ignore[reportReturnType]
 
-    def any(self, flag: bool) -> bool:
-        """Return whether `flag` holds on any process."""
-        if self.count == 1:
-            return flag
-        return bool(self.sum(torch.tensor(float(flag), device=self.device)))
+    def hand_out(self, tensor: Tensor, source: int) -> None:
+        """Overwrite `tensor` on every process by that of rank `source`."""
+        dist.broadcast(tensor, src=source)
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Replace each gradient by its sum over the processes, in one exchange."""
@@ -70,3 +84,22 @@ class Processes:
     def wait(self) -> None:
         """Wait for every process to get here."""
         self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tell in one line when another process has died or answers no more.
+
+        Raises:
+            LumiError: an exchange failed or took longer than `PATIENCE`.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            is_lost = isinstance(error, dist.DistError) or any(word in str(error) for word in LOST)
+            if self.count == 1 or not is_lost:
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise LumiError(
+                f"process {self.rank} of {self.count} lost another one ({reason}): see what that "
+                "one said, then go on from the last checkpoint by the same command"
+            ) from error

@@ -27,7 +27,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 log = logging.getLogger(__name__)
 
 
-def provenance(device: torch.device, processes: int) -> dict[str, Any]:
+def provenance(device: torch.device) -> dict[str, Any]:
     """Return what the bits of a step on `device` depend on; code as path -> hash of its bytes."""
     files = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
     is_cuda = device.type == "cuda"
@@ -41,7 +41,6 @@ def provenance(device: torch.device, processes: int) -> dict[str, Any]:
         "cuda": torch.version.cuda if is_cuda else None,
         "processor": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
         "threads": torch.get_num_threads(),
-        "processes": processes,
     }
 
 

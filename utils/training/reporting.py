@@ -15,6 +15,7 @@ from utils.training.page import write_page
 from utils.training.peak import device_peak
 from utils.training.run import Run, global_rows
 from utils.training.samples import is_sample_step, sample_texts
+from utils.training.sharding import is_sharded
 from utils.training.sources import account_sources, source_metrics
 from utils.training.trainer import Trainer
 from utils.training.usage import EnergyMeter, memory_bytes, peak_memory_bytes
@@ -64,7 +65,7 @@ class Report:
     def sample(self) -> None:
         """Record what the model says after the fixed prompts."""
         trainer, run = self.trainer, self.trainer.run
-        if not trainer.processes.is_main:
+        if not trainer.processes.is_main and not is_sharded(trainer.model):
             return
         with trainer.autocast():
             texts = sample_texts(trainer.model, run.data_dirs[0], run.tokenizer_dir, run.cfg.seed)

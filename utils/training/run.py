@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
 from utils.files import fingerprint, move_aside, one_writer, read_json
 from utils.log import is_main_process
+from utils.model.checkpoints import read_card
 from utils.training.checkpoint import STATE_FILE, resumable
 from utils.training.inputs import Inputs
 from utils.training.metrics import RUN_FILE, RunRecord
@@ -92,14 +93,16 @@ def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) 
     Raises:
         LumiError: checkpoint or folder cannot be used.
     """
-    cfg = inputs.cfg
-    folder = cfg.output_dir / cfg.model_name
-    identity = run_identity(inputs)
+    folder = inputs.cfg.output_dir / inputs.cfg.model_name
     with ExitStack() as stack:
         if is_main_process():
             stack.enter_context(one_writer(folder))
             clear_leftovers(folder)
-            check_disk(cfg, folder)
+            check_disk(inputs.cfg, folder)
+        rows = share(lasting_rows(inputs.cfg, folder) if is_main_process() else None)
+        cfg = inputs.cfg.model_copy(update={"global_batch_size": rows})
+        inputs = replace(inputs, cfg=cfg)
+        identity = run_identity(inputs)
         start = choose_start(cfg, folder, identity) if is_main_process() else None
         checkpoint, is_continued = share(start)
         record = RunRecord(folder, "pretrain", cfg.resolved())
@@ -124,8 +127,46 @@ def run_identity(inputs: Inputs) -> str:
 
 
 def global_rows(cfg: PretrainConfig) -> int:
-    """Return the rows of one optimizer step over all processes."""
-    return cfg.batch_size * cfg.gradient_accumulation_steps * world_size()
+    """Return the rows of one optimizer step over all processes.
+
+    In canonical mode their number does not count: a run may go on with more or fewer of them.
+    """
+    if cfg.global_batch_size is not None:
+        return cfg.global_batch_size
+    times = 1 if cfg.reduce == "canonical" else world_size()
+    return cfg.batch_size * cfg.gradient_accumulation_steps * times
+
+
+def lasting_rows(cfg: PretrainConfig, folder: Path) -> int:
+    """Return the rows of an optimizer step: those the run was begun with, where there are some.
+
+    Flags count rows for each process; a run that goes on with more or fewer of them by the same
+    flags keeps its global batch.
+    """
+    rows, earlier = global_rows(cfg), _earlier_settings(cfg, folder)
+    kept = earlier.get("global_batch_size")
+    names = ("batch_size", "gradient_accumulation_steps", "reduce")
+    is_same = all(earlier.get(name) == getattr(cfg, name) for name in names)
+    if cfg.global_batch_size is not None or not is_same or kept in (None, rows):
+        return rows
+    log.warning(
+        "the global batch stays %d rows, as the run was begun (--global_batch_size %d changes it)",
+        kept, rows,
+    )  # fmt: skip
+    return int(kept)
+
+
+def _earlier_settings(cfg: PretrainConfig, folder: Path) -> dict[str, Any]:
+    """Return the settings of what is resumed or continued, if anything."""
+    place = cfg.resume_from_checkpoint
+    if place is not None and (place / STATE_FILE).is_file():
+        return read_card(place).get("settings", {})
+    record = (place or folder) / RUN_FILE
+    try:
+        found = read_json(record) if record.is_file() else {}
+    except DataError:
+        return {}
+    return found.get("settings", {}) if place or found.get("status") != "finished" else {}
 
 
 def world_size() -> int:

@@ -8,20 +8,34 @@ what --save_minutes asks for is put off. What ends a run is written before it go
 import logging
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from utils.model.checkpoints import description_files
+from utils.disk import disk_errors
+from utils.files import atomic_folder
+from utils.model.checkpoints import LUMI_FILE, WEIGHTS_FILE, description_files
 from utils.training.calendar import Calendar
-from utils.training.checkpoint import Content, TrainState, link_checkpoint, save_checkpoint
+from utils.training.checkpoint import (
+    STATE_FILE,
+    Content,
+    TrainState,
+    link_checkpoint,
+    save_checkpoint,
+    state_text,
+)
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
 from utils.training.rotation import leave_later, make_room, rotate
 from utils.training.run import Run
+from utils.training.sharding import is_sharded
+from utils.training.shards import Share, state_tensors, whole_weights
 from utils.training.snapshot import HostCopy
+from utils.training.tensor_file import write_tensors
 
 ASSUMED_BYTES_PER_S = 300e6
 """Speed of writing and hashing, where none has been measured yet (a plain SATA disk)."""
@@ -62,7 +76,7 @@ class Saver:
         """
         writer = self.run.writer
         writer.check()
-        if self.processes.is_main and not self._is_prepared:
+        if self.processes.is_main and not self._is_prepared and not is_sharded(self.model):
             self._prepare()
         self._note_times()
         if self.box is not None and self.box.left_s < self.box.save_s:
@@ -79,7 +93,9 @@ class Saver:
         started, folder = time.monotonic(), self.run.folder / name
         self.state.elapsed_s = self.clock.elapsed_s()
         self.state.events = list(self.plan.events)
-        if self.processes.is_main:
+        if is_sharded(self.model):
+            self._save_shares(folder, is_whole=name in ("best", "final"))
+        elif self.processes.is_main:
             self._save(folder, wait=wait)
         self.processes.wait()
         if self.box is not None and not wait:
@@ -105,6 +121,40 @@ class Saver:
         if is_best:
             self.save("best", wait=True)
         return final
+
+    # --- all processes ---------------------------------------------------------------------------
+
+    def _save_shares(self, folder: Path, *, is_whole: bool) -> None:
+        """Write a checkpoint of which each process writes a share; all must call it, and wait.
+
+        Where it `is_whole`, the weights are brought together into a plain model folder.
+        """
+        main, wait = self.processes.is_main, self.processes.wait
+        weights = whole_weights(self.model, keep=main) if is_whole else {}
+        state = state_tensors(None if is_whole else self.model, self.optimizers)
+        share = Share.of(state, self.processes.rank)
+        partial = folder.with_name(f".tmp-{folder.name}")
+        with ExitStack() as stack:
+            if main:
+                tensors = [*weights.values(), *state.values()]
+                leave_later(self.run.folder, self.state.step)
+                make_room(self.run.folder, sum(t.numel() * 4 for t in tensors), self.run.cfg)
+                stack.enter_context(atomic_folder(folder, kind="checkpoint", step=self.state.step))
+                self._write_whole(partial, weights)
+            wait()  # the folder is there
+            with disk_errors(partial):
+                share.write(partial)
+            wait()  # everybody's share is in it
+        if main:
+            rotate(self.run.folder, self.run.cfg.save_total_limit, self.run.cfg.keep_every)
+
+    def _write_whole(self, partial: Path, weights: dict[str, Tensor]) -> None:
+        """Write what is not spread over the processes: without weights no model folder."""
+        files = self._describe() if weights else {LUMI_FILE: self._describe()[LUMI_FILE]}
+        for name, data in {**files, STATE_FILE: state_text(self.state).encode()}.items():
+            (partial / name).write_bytes(data)
+        if weights:
+            write_tensors(partial / WEIGHTS_FILE, weights, {"format": "pt"})
 
     # --- the main process -----------------------------------------------------------------------
 

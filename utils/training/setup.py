@@ -23,6 +23,7 @@ from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
+from utils.training.sharding import shard
 from utils.training.sources import describe_sources
 from utils.training.speed import choose_fast_paths
 from utils.training.trainer import Trainer
@@ -53,13 +54,15 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    if cfg.parallel == "fsdp" and processes.count > 1:
+        shard(model, device, processes.count)
     data = PackedDataset.open(run.data_dirs, "train", run.length, cfg.data_weights, cfg.packing)
     trainer = Trainer(
         run=run,
         processes=processes,
         model=model,
         data=data,
-        feed=open_feed(data, device, resident=cfg.tokens_on_gpu, stride=processes.count),
+        feed=open_feed(data, device, resident=cfg.tokens_on_gpu),
         form=_row_form(cfg, data, ControlIds.of(run.inputs.manifest)),
         validation=_validation(run, cfg.eval_tokens),
         optimizers=Optimizers.build(model, cfg),
@@ -103,7 +106,7 @@ def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
 def _restore(trainer: Trainer) -> None:
     """Load the checkpoint, replay the plan, take back what the log says beyond it."""
     run = trainer.run
-    environment = provenance.provenance(trainer.processes.device, trainer.processes.count)
+    environment = provenance.provenance(trainer.processes.device)
     if run.checkpoint is not None:
         check_tokenizer(run.checkpoint, run.inputs.manifest["tokenizer_sha256"])
         state = load_checkpoint(run.checkpoint, trainer.model, trainer.optimizers)

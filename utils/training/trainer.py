@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from utils.data.packed import PackedDataset
@@ -29,6 +28,7 @@ from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan, TimeBox
+from utils.training.reduction import CanonicalSum, FastSum, new_sum
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.schedule import ENDLESS
@@ -125,14 +125,14 @@ class Trainer:
         step = self.state.step
         self.guard.follow_plan(self.state)
         tokens = self._tokens(step)
-        loss_sum = self._accumulate(step, tokens)
-        if self.processes.any(loss_sum is None):
+        total = self._accumulate(step, tokens)
+        if self.processes.any(total is None):
             self.guard.shrink(self.state)
             return False
-        assert loss_sum is not None
-        self.processes.sum_gradients(self.model)
+        assert total is not None
+        loss = total.finish()
         norm = clip_gradients(self.model, self.run.cfg.max_grad_norm)
-        loss, norm = torch.stack([self.processes.sum(loss_sum), norm]).tolist()
+        loss, norm = torch.stack([loss, norm]).tolist()
         if reason := self.guard.objection(self.state, loss, norm):
             self._go_on_from(self.guard.refuse(self.state, loss, norm, reason))
             return False
@@ -150,8 +150,8 @@ class Trainer:
         rows = global_rows(self.run.cfg)
         return self.data.count_tokens(self.run.cfg.seed, self.plan.first_row(step, rows), rows)
 
-    def _accumulate(self, step: int, tokens: int) -> Tensor | None:
-        """Sum this process's gradients; return its part of the loss, None without the memory."""
+    def _accumulate(self, step: int, tokens: int) -> FastSum | CanonicalSum | None:
+        """Work out this process's gradients; return their sum, None without the memory."""
         try:
             return self._forward_and_backward(step, tokens)
         except (RuntimeError, MemoryError) as error:
@@ -159,13 +159,14 @@ class Trainer:
                 raise
             return None
 
-    def _forward_and_backward(self, step: int, tokens: int) -> Tensor:
+    def _forward_and_backward(self, step: int, tokens: int) -> FastSum | CanonicalSum:
         cfg, size, count = self.run.cfg, self.state.micro_batch, self.processes.count
         rows = global_rows(cfg)
         first = self.plan.first_row(step, rows)
-        total = torch.zeros((), device=self.processes.device)
-        for micro_step in range(rows // (size * count)):
-            place = micro_step * count + self.processes.rank
+        per_process = rows // (size * count)
+        total = new_sum(cfg, self.model, self.processes, per_process)
+        for micro_step in range(per_process):
+            place = self.processes.rank * per_process + micro_step
             batch = self.feed.batch(cfg.seed, first + place * size, size)  # (B, T)
             seed_step(cfg.seed, step, place)
             with self.autocast():
@@ -173,7 +174,7 @@ class Trainer:
                     self.model, batch, tokens - rows, self.form, chunked=self.fast.chunked_head
                 )
             loss.backward()
-            total += loss.detach()
+            total.add(loss.detach())
         return total
 
     def _update(self, step: int) -> bool:
@@ -205,7 +206,7 @@ class Trainer:
             self.box.measured(seconds, self.total or 100)
 
     def _stop_if_asked(self) -> None:
-        (asked,) = self.processes.share_numbers([int(bool(stop_request))])
+        asked = self.processes.any(bool(stop_request))
         if asked and self.state.step < (self.total or math.inf):
             self.saver.save(f"step_{self.state.step}", wait=True)
             raise Interrupted(f"saved at step {self.state.step}: continue with `make resume`")
@@ -230,10 +231,10 @@ class Trainer:
     def _plan_step(self) -> int | None:
         """Let the time box change the plan; return the total steps."""
         step, total = self.state.step, self.total
-        if self.box is None or (step <= self.plan.planned_until and self.box.left_s > 0):
+        if self.box is None:
             return total
-        wanted = -1
-        if self.processes.is_main:
+        wanted, is_over = -1, self.box.left_s <= 0
+        if self.processes.is_main and (step > self.plan.planned_until or is_over):
             limit = self.plan.early_stop() or self.limit or ENDLESS
             wanted = self.box.wanted_total(step, total, limit)
         (wanted,) = self.processes.share_numbers([wanted])
@@ -279,7 +280,8 @@ class Trainer:
         limit_s = self.box.budget_s - 1.5 * self.box.save_s - 1.0 if self.box else math.inf
 
         def is_over(batches: int) -> bool:
-            return batches == max_batches or self.clock.elapsed_s() > limit_s
+            is_over = batches == max_batches or self.clock.elapsed_s() > limit_s
+            return bool(self.processes.share_numbers([int(is_over)])[0])
 
         with self.autocast():
             bpb, tokens = bits_per_byte(

@@ -20,6 +20,7 @@ from utils.data.shards import TokenShards, iter_documents
 from utils.errors import DataError
 from utils.model.attention import DocumentMask
 from utils.training.loss import IGNORED, chunked_cross_entropy, hidden_states
+from utils.training.sharding import with_weights
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,21 @@ def bits_per_byte(
     nats, scored = torch.zeros((), dtype=torch.float64), 0
     try:
         for number, (inputs, targets) in enumerate(data.batches(batch_size), start=1):
-            hidden = hidden_states(model, inputs.to(device), data.mask).detach()  # (B, T, D)
-            weight = model.lm_head.weight.detach()  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
-            flat = targets.flatten().to(device)
-            nats += chunked_cross_entropy(hidden.flatten(0, 1), weight, flat, 1.0).double().cpu()  # pyright: ignore[reportArgumentType]
+            nats += with_weights(model, _nats, inputs.to(device), targets.to(device), data.mask)
             scored += int((targets != IGNORED).sum())
             if is_over(number):
                 break
     finally:
         model.train(was_training)
     return float(nats) / math.log(2) / (data.text_bytes * scored / data.tokens), scored
+
+
+def _nats(model: nn.Module, inputs: Tensor, targets: Tensor, mask: DocumentMask | None) -> Tensor:
+    """Return the summed loss of (B, T) targets, without a graph."""
+    hidden = hidden_states(model, inputs, mask).detach()  # (B, T, D)
+    weight = model.lm_head.weight.detach()  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+    nats = chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), 1.0)  # pyright: ignore[reportArgumentType]
+    return nats.double().cpu()
 
 
 def _has_dropout(model: nn.Module) -> bool:
