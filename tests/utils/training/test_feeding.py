@@ -38,12 +38,12 @@ def test_ids_beyond_the_signed_types_are_kept(dtype):
         assert {65535, 40000} <= set(rows.flatten().tolist())
 
 
-def test_processes_read_ahead_what_they_take(prepared_dir):
+def test_the_next_batches_are_read_ahead(prepared_dir):
     data = PackedDataset.open(prepared_dir, "train", 32)
     feed = AheadFeed(data, CPU)
-    for place in (1, 3, 5):
+    for place in (1, 2, 5):
         assert torch.equal(feed.batch(7, place * 4, 4), data.batch(7, place * 4, 4))
-    assert sorted(feed._coming) == [(7, 28, 4), (7, 36, 4)]
+    assert sorted(feed._coming) == [(7, 24, 4), (7, 28, 4)]
 
 
 def test_a_failure_of_the_thread_reaches_the_step(prepared_dir):

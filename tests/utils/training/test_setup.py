@@ -80,7 +80,7 @@ def test_what_changes_the_bits_is_told_on_resume(prepared_dir, tmp_path, monkeyp
     train(cfg.model_copy(update=again))
     assert "same bits" not in caplog.text and "not the settings" not in caplog.text
 
-    def elsewhere(device, processes):
+    def elsewhere(device):
         code = saved["code"] | {"utils/training/trainer.py": "0" * 12}
         return saved | {"torch": "2.14.0", "threads": 7, "code": code}
 
