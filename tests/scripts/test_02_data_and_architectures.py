@@ -99,10 +99,8 @@ def test_run_json_and_metrics_account_for_each_folder(prepared_dir, tmp_path, ma
 
 def test_data_seen_more_than_once_are_announced(prepared_dir, tmp_path, main, caplog):
     caplog.set_level("INFO")
-    main(settings(tmp_path / "once", prepared_dir, num_train_epochs=0.1, **LONG_ROWS))
-    assert "are seen" not in caplog.text
     long = dict(num_train_epochs=1.5, sequence_length=1024, max_steps=None)
-    main(settings(tmp_path / "often", prepared_dir, **long))
+    main(settings(tmp_path, prepared_dir, **long))
     assert "its rows are seen 1.5 times in this run" in caplog.text
 
 

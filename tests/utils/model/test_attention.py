@@ -243,3 +243,18 @@ def test_one_compiled_graph_serves_rows_with_any_borders(attention):
         wanted = language_model_loss(eager, rows, form=form)
         torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-6)
     assert graphs[0] > 0 and graphs[0] == graphs[-1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flash", [True, False])
+def test_on_a_gpu_documents_have_the_loss_they_have_on_a_cpu(flash):
+    form, ids, device = (
+        RowForm(mask=DocumentMask(EOS, 4)),
+        rows_of_documents(),
+        torch.device("cuda"),
+    )
+    wanted = language_model_loss(model_with("sdpa"), ids, form=form)
+    model = model_with(choose_attention(device, flash=flash)).to(device)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        found = language_model_loss(model, ids.to(device), form=form)
+    assert found.item() == pytest.approx(wanted.item(), abs=0.02)

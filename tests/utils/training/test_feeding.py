@@ -56,3 +56,14 @@ def test_a_failure_of_the_thread_reaches_the_step(prepared_dir):
 def test_a_cpu_reads_when_asked(prepared_dir):
     data = PackedDataset.open(prepared_dir, "train", 32)
     assert isinstance(open_feed(data, CPU), HostFeed)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("packing", ["end_to_end", "best_fit"])
+@pytest.mark.parametrize("kind", [AheadFeed, ResidentFeed])
+def test_a_gpu_gets_the_same_rows(prepared_dir, kind, packing):
+    data = PackedDataset.open([prepared_dir, prepared_dir], "train", 64, [3, 1], packing)
+    feed = kind(data, torch.device("cuda"))
+    for first in (0, 4, 8, 4094):
+        rows = feed.batch(7, first, 4)
+        assert rows.is_cuda and torch.equal(rows.cpu(), data.batch(7, first, 4))
