@@ -18,8 +18,9 @@ from utils.hardware import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
-    "utils/training/*.py", "utils/model/*.py", "utils/data/packed.py", "utils/data/packing.py", "utils/data/permutation.py", "utils/data/shards.py",
-    "utils/data/token_stream.py", "utils/data/lz4_tokens.py",
+    "utils/training/*.py", "utils/model/*.py", "utils/data/packed.py", "utils/data/packing.py",
+    "utils/data/permutation.py", "utils/data/shards.py", "utils/data/token_stream.py",
+    "utils/data/lz4_tokens.py",
 )  # fmt: skip
 """What a training step goes through."""
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")

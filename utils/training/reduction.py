@@ -80,14 +80,14 @@ class Tree:
         self.nodes.append(node)
         while len(self.nodes) > 1 and _are_twins(*self.nodes[-2:]):
             right, left = self.nodes.pop(), self.nodes.pop()
-            torch._foreach_add_(left.tensors, right.tensors)
+            torch._foreach_add_(left.tensors, right.tensors)  # pyright: ignore[reportPrivateImportUsage]
             self.nodes.append(Node(left.level + 1, left.index // 2, left.tensors))
 
     def total(self) -> list[Tensor]:
         """Return the sum of all; where M is no power of two, the right part is smaller."""
         while len(self.nodes) > 1:
             right = self.nodes.pop()
-            torch._foreach_add_(self.nodes[-1].tensors, right.tensors)
+            torch._foreach_add_(self.nodes[-1].tensors, right.tensors)  # pyright: ignore[reportPrivateImportUsage]
         return self.nodes.pop().tensors
 
 

@@ -31,7 +31,7 @@ def shard(model: nn.Module, device: torch.device, count: int) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    model.call_with_weights = MethodType(_call, model)  # pyright: ignore[reportAttributeAccessIssue]
+    model.call_with_weights = MethodType(_call, model)  # pyright: ignore[reportArgumentType]
     register_fsdp_forward_method(model, "call_with_weights")
 
 

@@ -5,7 +5,7 @@ its header where each slice begins in which shape. torch's own format for this h
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -143,7 +143,7 @@ class StoredState:
             return torch.empty(0, *self.shapes[name][1:])
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def like(self, parameters: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    def like(self, parameters: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
         """Yield (name without `prefix`, value), spread over the processes as its parameter is."""
         for full_name in (name for name in self.shapes if name.startswith(prefix)):
             name, shape = full_name.removeprefix(prefix), self.shapes[full_name]
