@@ -31,3 +31,14 @@ def test_ours_and_the_peers_at_hand_are_raced(root):
     assert found["ratio_hf_toy"] > 0 and found["ratio_trainer_toy"] > 0
     assert 0 < found["share_of_peak_toy"] < 1
     assert found["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.slow
+def test_quality_is_measured_for_ours_and_a_recipe(root, prepared_dir):
+    flags = ["--sections", "quality", "--shapes", "toy", "--budgets", 0.2]
+    done = bench(root, *flags, "--data_dir", prepared_dir, "--settings", '{"compile": false}')
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    values = [found["bpb"]["0.2"], found["peers_bpb"]["nanogpt_recipe_gpt2"]["0.2"]]
+    assert all(1.0 < value < 8.0 for value in values)
+    assert all(run["0.2"]["steps"] >= 20 for run in found["quality_runs"].values())

@@ -57,6 +57,7 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "test": {"toy": {"model": TOY, "length": 32, "rows": 4}},
 }
+QUALITY: dict[str, Any] = {"model": TINY, "length": 256, "rows": 8}
 PEERS = ("nanogpt", "nanochat", "minimind")
 SHOWN = ("torch", "transformers", "accelerate", "numpy")
 
@@ -101,7 +102,8 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     if "quality" in sections:
         from tests.benchmarks.train_quality import quality
 
-        result |= quality(args, work)
+        shape = SHAPES["test"][args.shapes[0]] if args.shapes == ["toy"] else QUALITY
+        result |= quality(args, shape, work)
     return result | _surroundings(args)
 
 

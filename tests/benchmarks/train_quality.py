@@ -36,8 +36,6 @@ from utils.training.loss import IGNORED
 from utils.training.validation import ValidationSet
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = {"n_layer": 6, "d_model": 256, "n_head": 4, "d_ff": 1024}
-LENGTH, ROWS = 256, 8
 VOCAB_SIZE = 8192
 EVAL_TOKENS = 131_072
 CALIBRATION_STEPS = 10
@@ -46,18 +44,29 @@ Update = Callable[[int, int], None]
 """Takes the step and the total and updates the weights from their gradients."""
 
 
-def quality(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Return bpb and peers_bpb by budget."""
+def quality(args: argparse.Namespace, shape: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Return bpb and peers_bpb by budget for a model, rows and length."""
     folder = args.data_dir or _prepared(work)
     peers = {"nanogpt": args.nanogpt, "nanochat": args.nanochat}
     names = [name for name, path in peers.items() if path]
     names += [] if args.nanogpt else ["nanogpt_recipe_gpt2"]
+    pieces = read_dataset(folder)["vocab_size"]
     ours: dict[str, Any] = {}
     theirs: dict[str, dict[str, Any]] = {}
     runs: dict[str, dict[str, Any]] = {}
     for budget in args.budgets:
         for name in ["ours", *(name for name in names if name not in args.without)]:
-            found = _run(name, budget, folder, str(peers.get(name) or ""), args.settings, work)
+            settings = tuple(args.settings.items()) if name == "ours" else ()
+            task = Task(
+                name=name,
+                device="cpu",
+                folder=str(folder.absolute()),
+                work=str(work),
+                peer=str(peers.get(name) or ""),
+                settings=settings,
+                **shape | {"model": shape["model"] | {"vocab_size": pieces}},
+            )
+            found = _run(task, budget)
             runs.setdefault(name, {})[f"{budget:g}"] = found
             if name == "ours":
                 ours[f"{budget:g}"] = found["bpb"]
@@ -77,14 +86,7 @@ def _prepared(work: Path) -> Path:
     return prepare(PrepareConfig.build(settings))
 
 
-def _run(
-    name: str, budget_s: float, folder: Path, peer: str, settings: dict[str, Any], work: Path
-) -> dict[str, Any]:
-    task = Task(
-        name=name, device="cpu", length=LENGTH, rows=ROWS, folder=str(folder.absolute()),
-        model=MODEL | {"vocab_size": read_dataset(folder)["vocab_size"]}, work=str(work), peer=peer,
-        settings=tuple(settings.items()) if name == "ours" else (),
-    )  # fmt: skip
+def _run(task: Task, budget_s: float) -> dict[str, Any]:
     values = asdict(task) | {"settings": dict(task.settings)}
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", __name__, json.dumps(values), str(budget_s)]
@@ -113,7 +115,7 @@ def _stage_02(task: Task, steps: int, name: str) -> dict[str, Any]:
         | dict(model_name=name, sequence_length=task.length, data_dir=task.folder)
         | dict(output_dir=f"{task.work}/{os.getpid()}", max_steps=steps, save_steps=10**7)
         | dict(batch_size=task.rows, gradient_accumulation_steps=1, eval_tokens=2 * task.length)
-        | dict(preflight=False, cpu=True)
+        | dict(preflight=False, cpu=True, seed=42)
         | dict(task.settings)
     )
     with open_run(find_inputs(cfg)) as run:

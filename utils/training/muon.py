@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Muon
 
 MOST_ELEMENTS = 2**25
@@ -22,10 +22,8 @@ MOST_ELEMENTS = 2**25
 class BatchedMuon(Muon):
     """`torch.optim.Muon` over stacks of matrices; state and settings are the same."""
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], *, dtype: torch.dtype, **options: Any
-    ) -> None:
-        super().__init__(list(params), **options)
+    def __init__(self, params: Iterable[Tensor], *, dtype: torch.dtype, **options: Any) -> None:
+        super().__init__(params, **options)
         self.dtype = dtype
 
     @torch.no_grad()
@@ -43,20 +41,21 @@ class BatchedMuon(Muon):
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update matrices of one shape; a handful of launches, however many they are."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        buffers = [self._buffer(parameter) for parameter in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        buffers, momentum = [self._buffer(p) for p in parameters], group["momentum"]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
         directions = buffers
         if group["nesterov"]:
-            directions = torch._foreach_lerp(gradients, buffers, group["momentum"])
+            directions = torch._foreach_lerp(gradients, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
         stack = torch.stack(directions).to(self.dtype)  # (N, rows, columns)
         steps, eps = group["ns_steps"], group["eps"]
         stack = orthogonalized(stack, group["ns_coefficients"], steps, eps)
         rows, columns = parameters[0].shape
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            kept = 1 - group["lr"] * group["weight_decay"]
+            torch._foreach_mul_(parameters, kept)  # pyright: ignore[reportPrivateImportUsage]
         updates = stack.to(parameters[0].dtype).unbind()
-        torch._foreach_add_(parameters, updates, alpha=-rate)
+        torch._foreach_add_(parameters, updates, alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
