@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -31,6 +30,9 @@ from utils.files import (
 WEIGHTS_FILE = "model.safetensors"
 LUMI_FILE = "lumi.json"
 """Beside each checkpoint: {"format", "stage", "template", "tokenizer_sha256", "settings", ...}."""
+
+PLAIN: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and nothing that lies in a folder is run."""
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()
@@ -141,9 +143,11 @@ def load_model(
     if verify and (folder / MANIFEST).is_file():
         verify_folder(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **PLAIN
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **PLAIN)
+    except Exception as error:  # a damaged or hostile file leads to any of them
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): use another one") from error
     model.eval()

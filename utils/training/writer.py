@@ -44,8 +44,9 @@ class Writer:
         job = self._jobs[0]
         try:
             job.result()
-        except Exception:
-            self._drop()
+        except BaseException:
+            if self._has_failed:
+                self._drop()
             raise
         self._jobs.popleft()
 
