@@ -118,19 +118,19 @@ class PackedDataset:
         parts = self._by_source(seed, first, size)
         return sum(int(self.sources[number].tokens(rows).sum()) for _, number, rows in parts)
 
-    def drawn(self, seed: int, size: int) -> tuple[Drawn, ...]:
-        """Return what the global rows [0, size) hold of each folder."""
+    def drawn_rows(self, seed: int, size: int) -> list[int]:
+        """Return how many of the global rows [0, size) are of each folder."""
         blocks, rest = divmod(size, MIX_BLOCK)
         ends = np.bincount(_pattern(self.counts, seed)[:rest], minlength=len(self.counts))
-        rows = [int(blocks * count + end) for count, end in zip(self.counts, ends, strict=True)]
+        return [int(blocks * count + end) for count, end in zip(self.counts, ends, strict=True)]
+
+    def drawn(self, seed: int, size: int) -> tuple[Drawn, ...]:
+        """Return what the global rows [0, size) hold of each folder."""
         out = []
-        for number, (source, drawn) in enumerate(zip(self.sources, rows, strict=True)):
-            whole = drawn - drawn % source.num_rows
-            tokens = whole // source.num_rows * source.num_tokens
-            for start in range(whole, drawn, ORDER_BLOCK):
-                size = min(ORDER_BLOCK, drawn - start)
-                tokens += _count_tokens(source, seed + number, start, size)
-            out.append(Drawn(drawn, tokens, drawn / source.num_rows))
+        for number, rows in enumerate(self.drawn_rows(seed, size)):
+            source = self.sources[number]
+            tokens = _drawn_tokens(source, seed + number, rows)
+            out.append(Drawn(rows, tokens, rows / source.num_rows))
         return tuple(out)
 
     def _by_source(
@@ -191,6 +191,17 @@ def _order(data: PackedDataset, seed: int, block: int) -> np.ndarray:
     """Return the order of many rows: for a few, numpy's calls would cost more than reading."""
     rows = np.arange(ORDER_BLOCK, dtype=np.uint64) + np.uint64(block * ORDER_BLOCK)
     return data.order(seed, rows)
+
+
+def _drawn_tokens(source: EndToEnd | BestFit, seed: int, rows: int) -> int:
+    """Return the tokens in the first `rows` rows that are drawn from a folder."""
+    passes, last = divmod(rows, source.num_rows)
+    tokens, first = passes * source.num_tokens, passes * source.num_rows
+    if source.control is None:  # all rows are full
+        return tokens + last * source.num_tokens // source.num_rows
+    for start in range(first, rows, ORDER_BLOCK):
+        tokens += _count_tokens(source, seed, start, min(ORDER_BLOCK, rows - start))
+    return tokens
 
 
 @lru_cache(maxsize=1 << 16)

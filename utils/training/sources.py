@@ -25,9 +25,11 @@ def describe_sources(data: PackedDataset, folders: Sequence[Path]) -> None:
 
 def announce_passes(data: PackedDataset, folders: Sequence[Path], seed: int, num_rows: int) -> None:
     """Say which folders `num_rows` rows see more than once, and how often."""
-    for folder, drawn in zip(folders, data.drawn(seed, num_rows), strict=True):
-        if drawn.passes > 1:
-            log.info("%s: its rows are seen %.1f times in this run", folder, drawn.passes)
+    drawn = data.drawn_rows(seed, num_rows)
+    for folder, source, rows in zip(folders, data.sources, drawn, strict=True):
+        if rows > source.num_rows:
+            passes = rows / source.num_rows
+            log.info("%s: its rows are seen %.1f times in this run", folder, passes)
 
 
 def account_sources(
