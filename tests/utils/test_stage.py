@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from utils.config.base import StageConfig
 from utils.errors import DataError, Interrupted
-from utils.stage import run_stage
+from utils.stage import StopRequest, run_stage
 
 
 class Toy(StageConfig):
@@ -72,3 +74,19 @@ def test_sigterm_lets_the_stage_save_and_exits_with_75(root):
     _, error = child.communicate(timeout=30)
     assert child.returncode == 75
     assert "saved at step 3" in error and "Traceback" not in error
+
+
+def test_a_signal_that_the_launcher_repeats_is_one_request(monkeypatch):
+    request = StopRequest()
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        request.install()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert request
+        monkeypatch.setattr("utils.stage.ECHO_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
