@@ -164,6 +164,8 @@ def _size_validation(trainer: Trainer) -> None:
     """In a time box, score no more validation tokens than a small share of it holds."""
     box, run = trainer.box, trainer.run
     if box is None:
+        if run.cfg.plan is not None and (found := trainer.plan.find("validation")):
+            trainer.validation = ValidationSet.open(run.data_dirs, run.length, found["tokens"])
         return
     started, rows = time.monotonic(), trainer.state.micro_batch
     with trainer.autocast():
