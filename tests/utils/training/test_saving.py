@@ -220,7 +220,7 @@ def test_a_time_box_knows_the_stall_and_the_whole_save(tmp_path, tokenizer_dir, 
 
 
 def test_near_the_end_of_a_box_no_save_is_begun(tmp_path, tokenizer_dir):
-    box = TimeBox(1e6, Clock(), save_s=10.0)
+    box = TimeBox(60, Clock(born=time.monotonic()), save_s=10.0)
     saver = toy_saver(tmp_path, tokenizer_dir, box=box, save_steps=1)
     with saver.run.writer:
         assert saver.is_due(None)
