@@ -178,9 +178,9 @@ def _estimate_micro_batch(trainer: Trainer) -> None:
 
 def _room_bytes(trainer: Trainer) -> float:
     """Return the bytes that one process can take while the others on this machine take theirs."""
-    sharing = os.environ.get("LOCAL_WORLD_SIZE", trainer.processes.count)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or trainer.processes.count)
     on_cpu = trainer.processes.device.type == "cpu"
-    return available_bytes(trainer.processes.device) / (int(sharing or 1) if on_cpu else 1)
+    return available_bytes(trainer.processes.device) / (sharing if on_cpu else 1)
 
 
 def _estimated_bytes(trainer: Trainer, size: int) -> int:

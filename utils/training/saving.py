@@ -68,6 +68,10 @@ class Saver:
     """Seconds of the last write, until the time box knows them."""
     _is_measured: bool = False
 
+    def take_state(self, state: TrainState) -> None:
+        """Save `state` from here on, which may be that of an earlier step."""
+        self.state, self._newest = state, None
+
     def is_due(self, total: int | None) -> bool:
         """Whether a save is due after this step of `total`.
 

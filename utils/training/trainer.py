@@ -213,7 +213,8 @@ class Trainer:
 
     def take_state(self, state: TrainState) -> None:
         """Go on from the counters of a checkpoint."""
-        self.state = self.saver.state = state
+        self.state = state
+        self.saver.take_state(state)
 
     # --- the plan -------------------------------------------------------------------------------
 
