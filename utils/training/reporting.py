@@ -52,7 +52,8 @@ class Report:
         with progress("pre-training", trainer.total, "steps", done=trainer.state.step) as task:
             for step in trainer.steps():
                 task.total = trainer.total
-                task.advance(1, self._note, is_mark=step % trainer.run.cfg.logging_steps == 0)
+                is_mark = step % trainer.run.cfg.logging_steps == 0
+                task.advance(step - task.done, self._note, is_mark=is_mark)
                 yield step
 
     def record_step(self) -> None:

@@ -74,27 +74,13 @@ class Trainer:
     def __post_init__(self) -> None:
         self.calendar = Calendar(self.run.cfg)
         self.saver = Saver(
-            self.run,
-            self.processes,
-            self.model,
-            self.optimizers,
-            self.state,
-            self.plan,
-            self.clock,
-            self.box,
-        )
+            self.run, self.processes, self.model, self.optimizers, self.state, self.plan,
+            self.clock, self.box,
+        )  # fmt: skip
         self.guard = Guard(
-            self.run,
-            self.processes,
-            self.model,
-            self.data,
-            self.form,
-            self.optimizers,
-            self.plan,
-            self.clock,
-            self.metrics,
-            self.autocast,
-        )
+            self.run, self.processes, self.model, self.data, self.form, self.optimizers, self.plan,
+            self.clock, self.metrics, self.autocast,
+        )  # fmt: skip
 
     def steps(self) -> Iterator[int]:
         """Train; yield each finished step until the plan is done.
