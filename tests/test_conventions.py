@@ -73,6 +73,7 @@ THROUGH_ANOTHER = {
     "tokenizer_files tokenizer_training",
     "test_suite.py": "parts",
     "test_guard.py": "incidents",
+    "test_plan.py": "events",
     "test_02_pretrain.py": "samples seeding trainer run parallel reporting",
     "test_03_sft.py": "records conductor runner splits",
     "test_06_serve.py": "errors completions schemas server",

@@ -21,7 +21,9 @@ class Calendar:
         every = min(self.cfg.logging_steps, max(1, (total or 1) // LOG_POINTS))
         return step % every == 0 or step == total
 
-    def is_validation_due(self, step: int, total: int | None, since: int) -> bool:
+    def is_validation_due(
+        self, step: int, total: int | None, since: int, *, is_boxed: bool
+    ) -> bool:
         """Every --eval_steps, or `since` steps after the last one when that is a share of the run.
 
         The last step is left out, and what comes so shortly before it that it tells nothing new.
@@ -30,7 +32,7 @@ class Calendar:
             return False
         if self.cfg.eval_steps:
             return step % self.cfg.eval_steps == 0
-        every = max(1, total // (EVALUATIONS if self.cfg.max_minutes else EVALUATIONS_UNBOXED))
+        every = max(1, total // (EVALUATIONS if is_boxed else EVALUATIONS_UNBOXED))
         return since >= every and total - step >= every / 2
 
     def is_save_due(self, step: int, total: int | None, unsaved_s: float) -> bool:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from utils.errors import CheckpointError, DataError
 from utils.files import MANIFEST, atomic_folder, folder_damage, read_json, to_json
 from utils.model.checkpoints import WEIGHTS_FILE, read_card, step_folders
+from utils.training.events import checked_event
 from utils.training.optimizer import Optimizers
 from utils.training.shards import SHARDS, read_state
 from utils.training.snapshot import HostCopy
@@ -37,17 +38,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 
 
-def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event of the plan whose common keys are what they should be."""
-    totals = [event[key] for key in ("step", "total") if key in event]
-    if not isinstance(event.get("event"), str) or "step" not in event:
-        raise ValueError("an event without name or step")
-    if any(type(total) is not int or total < 0 for total in totals):
-        raise ValueError("an event whose step or total is no count")
-    return event
-
-
-Event = Annotated[dict[str, Any], AfterValidator(_checked_event)]
+Event = Annotated[dict[str, Any], AfterValidator(checked_event)]
 
 
 @dataclass

@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 class Feed(Protocol):
     """Hands out rows on the device."""
 
-    name: str
-    """How, for the record of the run."""
-
     def batch(self, seed: int, first: int, size: int) -> Tensor:
         """Return global rows [first, first + size) as int64 (size, T) on the device."""
         ...
@@ -57,8 +54,6 @@ def _bytes(data: PackedDataset) -> int:
 class HostFeed:
     """Reads when asked: on a CPU a batch takes a thousandth of a step (the files are mapped)."""
 
-    name = "host"
-
     def __init__(self, data: PackedDataset, device: torch.device) -> None:
         self._data = data
         self._device = device
@@ -70,8 +65,6 @@ class HostFeed:
 
 class AheadFeed:
     """A thread reads the next batches into pinned memory, from where they are copied unwaited."""
-
-    name = "ahead"
 
     def __init__(self, data: PackedDataset, device: torch.device) -> None:
         self._data = data
@@ -94,8 +87,6 @@ class AheadFeed:
 
 class ResidentFeed:
     """All tokens lie on the device as they are stored; rows are gathered there."""
-
-    name = "resident"
 
     def __init__(self, data: PackedDataset, device: torch.device) -> None:
         self._data = data

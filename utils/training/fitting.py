@@ -62,7 +62,7 @@ def fit(trainer: Trainer) -> None:
 
 def _is_compiling(trainer: Trainer, earlier: dict[str, Any]) -> bool:
     cfg, box = trainer.run.cfg, trainer.box
-    wanted = bool(earlier["compiled"]) if earlier else cfg.compile
+    wanted = bool(earlier.get("compiled", cfg.compile))
     left_s = box.left_s if box and not earlier else None
     if wanted and cfg.compile and is_sharded(trainer.model):
         log.info("not compiled: FSDP gathers the weights between the compiled parts")

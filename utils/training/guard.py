@@ -31,7 +31,6 @@ from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import Clock, Plan
-from utils.training.rotation import leave_later
 from utils.training.run import Run, global_rows
 from utils.training.sharding import from_own_rows, own_part, own_rows
 
@@ -170,10 +169,8 @@ class Guard:
         found = self._restore(before)
         for name in ("settings_hash", "fast_paths", "environment"):
             setattr(found, name, getattr(state, name))
-        if self.processes.is_main:
-            leave_later(self.run.folder, found.step)
-        self.processes.wait()
-        self.metrics.rewind(found.step)
+        self.plan.leave(found.step)
+        self.metrics.go_back(found.step)
         return found
 
     def _restore(self, before: int) -> TrainState:

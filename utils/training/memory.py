@@ -17,6 +17,9 @@ FAILED_ALLOCATION = (
     "MPS backend out of memory",
 )
 """What a RuntimeError says that means too little memory (torch has a class for CUDA only)."""
+OUT_OF_MEMORY = (
+    "memory ran out on one of several processes: lower --batch_size, then go on by the same command"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,16 +64,27 @@ class MetricsLog:
         used_s = max((record.get("time_s", 0.0) for record in records), default=0.0)
         self.used_wh = max((record.get("energy_wh", 0.0) for record in records), default=0.0)
         if self._is_main and self.path.is_file():
-            kept = [record for record in records if record["step"] <= step]
+            kept = [record for record in records if record["step"] <= step or _is_decision(record)]
             validated = [record["step"] for record in kept if "val_bpb" in record]
             self.last_validation = max(validated, default=0)
             lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) for record in kept]
             write_atomic(self.path, "".join(f"{line}\n" for line in lines))
         return used_s
 
+    def go_back(self, step: int) -> None:
+        """Drop what was recorded after `step`, which this process does again."""
+        used_wh = self.used_wh  # the meter goes on counting
+        self.rewind(step)
+        self.used_wh = used_wh
+
     def close(self, **summary: Any) -> None:
         """Finish TensorBoard and W&B; the latter shows the numbers of the whole run too."""
         self._trackers.close(summary)
+
+
+def _is_decision(record: dict[str, Any]) -> bool:
+    """Whether a record is of an event that the plan holds and a replay does not record again."""
+    return record.get("event") in ("skip", "micro_batch", "gradient_checkpointing", "early_stop")
 
 
 class RunRecord:

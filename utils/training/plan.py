@@ -18,6 +18,7 @@ import psutil
 
 from utils.errors import BudgetError, ConfigError, DataError
 from utils.files import read_json, write_json
+from utils.training.events import checked_event
 from utils.training.schedule import ENDLESS, Replan, Schedule, replay
 
 PLAN_FILE = "plan.json"
@@ -125,25 +126,34 @@ class Plan:
                 return None  # made longer by hand
         return None
 
-    def follow(self, events: Sequence[dict[str, Any]], step: int) -> None:
-        """Take all events of another run; those before `step` must be what was done here.
+    def leave(self, step: int) -> None:
+        """Forget how the length was planned anew after `step`, which is done again."""
+        self.events = [e for e in self.events if e["event"] != "replan" or e["step"] <= step]
+
+    def follow(self, events: Sequence[dict[str, Any]], step: int, *, write: bool = True) -> None:
+        """Take all events of another run; those before `step` must have been done here.
+
+        What this run decided besides (on another machine, say) stays, and counts.
 
         Raises:
             ConfigError: this run was on another plan.
         """
-        before = [event for event in self.events if event["step"] < step]
-        if before != [event for event in events if event["step"] < step]:
+        if any(event not in self.events for event in events if event["step"] < step):
             raise ConfigError(
                 f"step {step} was not reached by the plan of --plan: pass another --output_dir"
             )
-        self.events = list(events)
+        self.events = [*events, *(event for event in self.events if event not in events)]
+        self._write(write)
+
+    def _write(self, is_writer: bool) -> None:
+        if is_writer:
+            write_json(self.path, {"format": 1, "events": self.events})
 
     def record(self, name: str, step: int, *, write: bool = True, **values: Any) -> dict[str, Any]:
         """Add an event; it is on the disk when this returns."""
         event = {"event": name, "step": step, **values}
         self.events.append(event)
-        if write:
-            write_json(self.path, {"format": 1, "events": self.events})
+        self._write(write)
         return event
 
     def load(self, events: Sequence[dict[str, Any]], *, step: int) -> None:
@@ -151,8 +161,9 @@ class Plan:
         later = []
         if self.path.is_file():
             try:
-                later = [event for event in read_json(self.path)["events"] if event["step"] >= step]
-            except (DataError, KeyError, TypeError):
+                known = [checked_event(event) for event in read_json(self.path)["events"]]
+                later = [event for event in known if event["step"] >= step]
+            except (DataError, KeyError, TypeError, ValueError):
                 log.warning("%s is damaged: the plan goes on from the checkpoint", self.path)
         self.events = [*events, *(event for event in later if event not in events)]
 
@@ -165,9 +176,9 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     """
     path = run / PLAN_FILE if run.is_dir() else run
     try:
-        events = read_json(path)["events"]
-        lengths = [event["total"] for event in events if event["step"] >= 0 and "total" in event]
-    except (DataError, KeyError, TypeError) as error:
+        events = [checked_event(event) for event in read_json(path)["events"]]
+        lengths = [event["total"] for event in events if "total" in event]
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--plan {run} holds no plan: pass a run folder of stage 02") from error
     if not lengths or lengths[-1] >= ENDLESS:
         raise ConfigError(f"--plan {run} does not say how long that run was: let it finish first")

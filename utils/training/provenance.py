@@ -50,8 +50,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in old.items():
         if isinstance(value, dict):
-            files = {**value, **new[name]}
-            changed = [path for path in files if value.get(path) != new[name].get(path)]
+            known = new.get(name, {})
+            changed = [path for path in {**value, **known} if value.get(path) != known.get(path)]
             lines += [f"{name}: {', '.join(changed)} changed"] if changed else []
         elif value != new.get(name):
             lines.append(f"{name}: {value} -> {new.get(name)}")

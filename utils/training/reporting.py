@@ -32,6 +32,7 @@ class Report:
         self._bytes_per_token = bytes_per_token(trainer.run)
         self._peak_flops: float | None = None
         self._meter: EnergyMeter | None = None
+        self._sampled_step = -1
         if trainer.processes.is_main:
             device, count = trainer.processes.device, trainer.processes.count
             peak = device_peak(device.type)
@@ -46,7 +47,7 @@ class Report:
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and saved.
-            LumiError: the loss is not a number.
+            LumiError: the loss is not a number again and again, or memory does not suffice.
         """
         trainer = self.trainer
         with progress("pre-training", trainer.total, "steps", done=trainer.state.step) as task:
@@ -66,8 +67,10 @@ class Report:
     def sample(self) -> None:
         """Record what the model says after the fixed prompts."""
         trainer, run = self.trainer, self.trainer.run
-        if not trainer.processes.is_main and not is_sharded(trainer.model):
+        is_done = self._sampled_step == trainer.state.step
+        if is_done or not (trainer.processes.is_main or is_sharded(trainer.model)):
             return
+        self._sampled_step = trainer.state.step
         with trainer.autocast():
             texts = sample_texts(trainer.model, run.data_dirs[0], run.tokenizer_dir, run.cfg.seed)
         trainer.metrics.samples(trainer.state.step, trainer.clock.elapsed_s(), texts)
@@ -134,7 +137,7 @@ class Report:
             loss=round(trainer.loss, 6),
             train_bpb=round(self.train_bpb(), 6),
             **rates,
-            grad_norm=round(float(trainer.grad_norm), 6),
+            grad_norm=round(trainer.grad_norm, 6),
             tokens=trainer.state.tokens,
             tokens_per_s=round(trainer.tokens_per_s, 1),
             **({} if mfu is None else {"mfu": round(mfu, 4)}),

@@ -33,6 +33,9 @@ NOT_IDENTITY = frozenset(
 )  # fmt: skip
 """Settings that do not change which model comes out (the global batch is looked at instead)."""
 
+COUNTED = ("batch_size", "gradient_accumulation_steps", "reduce")
+"""What the rows of an optimizer step are counted by."""
+
 log = logging.getLogger(__name__)
 
 
@@ -141,12 +144,14 @@ def lasting_rows(cfg: PretrainConfig, folder: Path) -> int:
     """Return the rows of an optimizer step: those the run was begun with, where there are some.
 
     Flags count rows for each process; a run that goes on with more or fewer of them by the same
-    flags keeps its global batch.
+    settings keeps its global batch.
     """
     rows, earlier = global_rows(cfg), _earlier_settings(cfg, folder)
     kept = earlier.get("global_batch_size")
-    names = ("batch_size", "gradient_accumulation_steps", "reduce")
-    is_same = all(earlier.get(name) == getattr(cfg, name) for name in names)
+    compared = set(COUNTED)
+    if cfg.resume_from_checkpoint is None:  # other settings begin another run
+        compared |= set(cfg.resolved()) - NOT_IDENTITY - {"global_batch_size"}
+    is_same = all(earlier.get(name) == cfg.resolved()[name] for name in compared)
     if cfg.global_batch_size is not None or not is_same or kept in (None, rows):
         return rows
     log.warning(

@@ -72,6 +72,14 @@ class Saver:
         """Save `state` from here on, which may be that of an earlier step."""
         self.state, self._newest = state, None
 
+    def leave_later(self) -> None:
+        """Leave the checkpoints beyond the step of the state; without best/ there is no best."""
+        if self.processes.is_main:
+            leave_later(self.run.folder, self.state.step)
+        self.processes.wait()
+        if not self.processes.share((self.run.folder / "best").is_dir()):
+            self.state.best_step = self.state.best_bpb = None
+
     def is_due(self, total: int | None) -> bool:
         """Whether a save is due after this step of `total`.
 
@@ -99,6 +107,8 @@ class Saver:
         self.state.events = list(self.plan.events)
         if is_sharded(self.model):
             self._save_shares(folder, is_whole=name in ("best", "final"))
+            self._write_s, self._host = time.monotonic() - started, None  # no stall besides
+            self._note_times()
         elif self.processes.is_main:
             self._save(folder, wait=wait)
         self.processes.wait()
@@ -169,7 +179,7 @@ class Saver:
             self._write(folder, wait=wait)
             self._newest = state, folder
         elif (there := self._newest[1]) != folder:
-            writer.submit(lambda: link_checkpoint(there, folder))
+            writer.submit(lambda: self._link(there, folder))
         if wait:
             writer.wait()
             self._note_times()
@@ -228,6 +238,10 @@ class Saver:
         self._write_s = seconds = time.monotonic() - started
         level = logging.DEBUG if folder.name == "best" else logging.INFO
         log.log(level, "saved %s in %.1f s", folder, seconds)
+
+    def _link(self, there: Path, folder: Path) -> None:
+        link_checkpoint(there, folder)
+        rotate(self.run.folder, self.run.cfg.save_total_limit, self.run.cfg.keep_every)
 
     def _describe(self) -> dict[str, bytes]:
         """Return the files that are the same in each checkpoint of this run."""

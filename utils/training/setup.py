@@ -92,7 +92,7 @@ def _validation(run: Run, tokens: int) -> ValidationSet:
 
 
 def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
-    if cfg.max_minutes is None or cfg.plan is not None:
+    if cfg.max_minutes is None:
         return None
     return TimeBox(
         60 * cfg.max_minutes,
@@ -123,7 +123,9 @@ def _restore(trainer: Trainer) -> None:
     else:
         trainer.plan.events = list(trainer.state.events)
     if run.cfg.plan is not None:
-        trainer.plan.follow(read_events(run.cfg.plan), trainer.state.step)
+        write = trainer.processes.is_main
+        trainer.plan.follow(read_events(run.cfg.plan), trainer.state.step, write=write)
+    trainer.saver.leave_later()
     trainer.state.settings_hash, trainer.state.environment = run.settings_hash, environment
 
 
@@ -165,7 +167,7 @@ def _size_validation(trainer: Trainer) -> None:
     box, run = trainer.box, trainer.run
     if box is None:
         if run.cfg.plan is not None and (found := trainer.plan.find("validation")):
-            trainer.validation = ValidationSet.open(run.data_dirs, run.length, found["tokens"])
+            trainer.validation = _validation(run, found["tokens"])
         return
     started, rows = time.monotonic(), trainer.state.micro_batch
     with trainer.autocast():

@@ -18,6 +18,7 @@ from torch.nn.attention import current_flash_attention_impl
 
 from utils.config.pretrain import PretrainConfig
 from utils.training.loss import LossKernel
+from utils.training.memory import is_out_of_memory
 
 COMPILE_CACHE = Path(".cache/torchinductor")
 COMPILE_PAYS_FROM = 18.0
@@ -161,7 +162,7 @@ def compile_decoder(model: nn.Module, step: Callable[[], object]) -> bool:
     try:
         step()
     except RuntimeError as error:  # what dynamo and inductor raise is one too
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:160]
         log.warning("compiling failed (%s): training runs uncompiled", reason)

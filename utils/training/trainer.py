@@ -16,14 +16,14 @@ import torch
 from transformers import PreTrainedModel
 
 from utils.data.packed import PackedDataset
-from utils.errors import Interrupted
+from utils.errors import BudgetError, Interrupted
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
 from utils.training.checkpoint import TrainState
 from utils.training.feeding import Feed
 from utils.training.guard import Guard
 from utils.training.loss import RowForm, language_model_loss
-from utils.training.memory import is_out_of_memory
+from utils.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers, clip_gradients
 from utils.training.parallel import Processes
@@ -33,6 +33,7 @@ from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import seed_step
+from utils.training.sharding import is_sharded
 from utils.training.sources import announce_passes
 from utils.training.speed import FastPaths
 from utils.training.validation import ValidationSet, bits_per_byte
@@ -67,7 +68,7 @@ class Trainer:
     """Mean loss of the last step in nats per token."""
     val_bpb: float | None = None
     tokens_per_s: float = 0.0
-    grad_norm: torch.Tensor | float = math.nan
+    grad_norm: float = math.nan
     """Of the last step, before it was scaled down."""
     _last_validation: int = 0
 
@@ -143,6 +144,8 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if is_sharded(self.model):  # the others wait in another exchange
+                raise BudgetError(OUT_OF_MEMORY) from error
             return None
 
     def _forward_and_backward(self, step: int, tokens: int) -> FastSum | CanonicalSum:
@@ -168,15 +171,21 @@ class Trainer:
         try:
             self.optimizers.step(self.plan.schedule(step).factor(step))
         except (RuntimeError, MemoryError) as error:
-            if self.processes.count > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if self.processes.count > 1:
+                raise BudgetError(OUT_OF_MEMORY) from error
             return False
         return True
 
     def _go_on_from(self, state: TrainState) -> None:
         """Take `state`, which may be that of an earlier step."""
+        if state is self.state:
+            return
         self.take_state(state)
-        self._last_validation = min(self._last_validation, state.step)
+        self.saver.leave_later()
+        last = self.metrics.last_validation or 0
+        (self._last_validation,) = self.processes.share_numbers([last])
         if self.box is not None:
             self.box.last_step = min(self.box.last_step, state.step)
 
@@ -252,7 +261,10 @@ class Trainer:
     def is_validation_due(self) -> bool:
         """Whether to validate now; the last validation comes with `finish`."""
         since = self.state.step - self._last_validation
-        return self.calendar.is_validation_due(self.state.step, self.total, since)
+        is_boxed = self.plan.find("validation") is not None  # what every box records, for a replay
+        return self.calendar.is_validation_due(
+            self.state.step, self.total, since, is_boxed=is_boxed
+        )
 
     def is_save_due(self) -> bool:
         """Whether to save now; rank 0's clock decides."""

@@ -17,7 +17,7 @@ def test_validations_are_a_share_of_the_run_and_none_is_just_before_the_end():
     calendar = Calendar(PretrainConfig(max_minutes=1))
     due, last = [], 0
     for step in range(1, 601):
-        if calendar.is_validation_due(step, 600, step - last):
+        if calendar.is_validation_due(step, 600, step - last, is_boxed=True):
             due.append(step)
             last = step
     assert due == [100, 200, 300, 400, 500]
@@ -25,9 +25,8 @@ def test_validations_are_a_share_of_the_run_and_none_is_just_before_the_end():
 
 def test_eval_steps_are_taken_literally():
     calendar = Calendar(PretrainConfig(eval_steps=30))
-    assert [step for step in range(1, 101) if calendar.is_validation_due(step, 100, 1)] == [
-        30, 60, 90,
-    ]  # fmt: skip
+    due = [n for n in range(1, 101) if calendar.is_validation_due(n, 100, 1, is_boxed=False)]
+    assert due == [30, 60, 90]
 
 
 def test_a_save_is_due_by_steps_or_by_time():

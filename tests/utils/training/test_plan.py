@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from utils.errors import BudgetError
-from utils.training.plan import CALIBRATION_STEPS, Plan, TimeBox
+from utils.errors import BudgetError, ConfigError
+from utils.files import write_json
+from utils.training.events import checked_event
+from utils.training.plan import CALIBRATION_STEPS, Plan, TimeBox, read_events
 
 
 class SimulatedClock:
@@ -112,3 +114,44 @@ def test_windows_leave_out_what_was_skipped(tmp_path):
     assert plan.windows(1, 8) == [(0, 8)]
     assert plan.windows(3, 8) == [(0, 8), (16, 32)]
     assert plan.windows(4, 8) == [(0, 8), (16, 32), (48, 56)]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"event": "skip", "step": 3}, "skip without rows"),
+        ({"step": 3}, "without a name"),
+        ({"event": "plan", "step": 3, "total": -1}, "no count"),
+        ({"event": "plan", "step": True, "total": 9}, "no count"),
+        ("plan", "without a name"),
+    ],
+)
+def test_an_event_that_says_too_little_is_refused(event, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason):
+        checked_event(event)
+    write_json(tmp_path / "plan.json", {"format": 1, "events": [event]})
+    with pytest.raises(ConfigError, match="holds no plan"):
+        read_events(tmp_path)
+
+
+def test_a_replay_keeps_what_it_decided_itself_and_can_be_resumed(tmp_path):
+    recorded = [{"event": "plan", "step": 4, "total": 20}]
+    plan = Plan(tmp_path / "plan.json", 2, 0.5)
+    plan.record("fast_paths", 0, paths={"compiled": False})
+    plan.follow(recorded, 0)
+    assert plan.total(9) == 20 and plan.find("fast_paths") is not None
+    again = Plan(tmp_path / "plan.json", 2, 0.5)
+    again.load(plan.events, step=6)
+    again.follow(recorded, 6)
+    assert again.events == plan.events
+    with pytest.raises(ConfigError, match="step 6 was not reached"):
+        again.follow([{"event": "plan", "step": 4, "total": 30}], 6)
+
+
+def test_going_back_forgets_later_replans_only(tmp_path):
+    plan = Plan(tmp_path / "plan.json", 2, 0.5)
+    for step, total in ((4, 100), (50, 110), (90, 95)):
+        plan.record("plan" if step == 4 else "replan", step, total=total)
+    plan.record("skip", 80, rows=8)
+    plan.leave(60)
+    assert plan.total(95) == 110 and plan.planned_until == 50 and plan.all("skip")
