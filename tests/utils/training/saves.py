@@ -50,7 +50,7 @@ def toy_saver(folder, tokenizer_dir, box=None, **settings):
     """A saver over a trained toy; `settings` are those of pre-training."""
     model, optimizers = toy_parts(**settings)
     run = ToyRun(folder, tokenizer_dir, PretrainConfig(**TOY | settings), Writer())
-    one = SimpleNamespace(is_main=True, wait=lambda: None)
+    one = SimpleNamespace(is_main=True, wait=lambda: None, share=lambda value: value)
     plan = Plan(folder / "plan.json", 10, 0.5)
     return Saver(run, one, model, optimizers, TrainState(step=1), plan, Clock(), box)
 

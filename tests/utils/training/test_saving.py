@@ -12,7 +12,7 @@ from utils.errors import BudgetError, DiskFull
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import save_model_files
 from utils.training import saving, snapshot
-from utils.training.checkpoint import load_checkpoint, resumable
+from utils.training.checkpoint import TrainState, load_checkpoint, read_step, resumable
 from utils.training.plan import Clock, TimeBox
 
 
@@ -116,7 +116,7 @@ def test_a_replayed_step_is_not_taken_for_the_one_before(tmp_path, tokenizer_dir
     with saver.run.writer:
         saver.keep_best(2.0)
         go_on(saver, 1)
-        saver.plan.events.append({"event": "skip", "step": 0})
+        saver.plan.events.append({"event": "skip", "step": 0, "rows": 8})
         saver.save("step_1")
     weights = torch.nn.utils.parameters_to_vector(saver.model.parameters())
     model, optimizers = toy_parts(seed=7)
@@ -226,3 +226,30 @@ def test_near_the_end_of_a_box_no_save_is_begun(tmp_path, tokenizer_dir):
         assert saver.is_due(None)
         box.budget_s = box.clock.elapsed_s() + box.reserve_s + 9.0
         assert not saver.is_due(None)
+
+
+def test_going_back_beyond_the_best_forgets_it(tmp_path, tokenizer_dir):
+    saver = toy_saver(tmp_path, tokenizer_dir)
+    with saver.run.writer:
+        go_on(saver, 4)
+        saver.keep_best(2.0)
+        saver.save("step_4", wait=True)
+        go_on(saver, 6)
+        saver.keep_best(1.5)
+        saver.run.writer.wait()
+        saver.take_state(TrainState(step=4, best_step=4, best_bpb=2.0))
+        saver.leave_later()
+        assert names(tmp_path) == ["left-best", "step_4"]
+        assert saver.state.best_bpb is None
+        saver.finish(2.5)
+    assert read_step(tmp_path / "best") == 4
+
+
+def test_what_is_linked_rotates_too(tmp_path, tokenizer_dir):
+    saver = toy_saver(tmp_path, tokenizer_dir, save_total_limit=2)
+    with saver.run.writer:
+        for step in (1, 2, 3):
+            go_on(saver, step)
+            saver.keep_best(3.0 - step / 10)
+            saver.save(f"step_{step}", wait=True)
+    assert names(tmp_path) == ["best", "step_2", "step_3"]
