@@ -29,7 +29,7 @@ from utils.data.control_tokens import ControlIds
 from utils.data.packed import PackedDataset
 from utils.data.shards import Encoded, SplitWriter, format_keys
 from utils.files import write_manifest
-from utils.model.architecture import build_model, llama_config
+from utils.model.architecture import build_model, decoder_config
 from utils.training.speed import has_bf16
 
 WARM_UP = 2
@@ -192,7 +192,7 @@ def trainer(task: Task, pace: Pace) -> None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             pace()
 
-    model = LlamaForCausalLM(llama_config(task.config(), ControlIds()))
+    model = LlamaForCausalLM(decoder_config(task.config(), ControlIds()))
     rows = [ids for batch, _ in zip(_batches(task), range(4), strict=False) for ids in batch.cpu()]
     arguments = TrainingArguments(
         output_dir=f"{task.work}/trainer-{os.getpid()}",
