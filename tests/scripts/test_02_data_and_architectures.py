@@ -113,7 +113,7 @@ def test_a_resident_feed_gives_the_same_model(prepared_dir, tmp_path, main, monk
         monkeypatch.setattr(
             setup, "open_feed", lambda data, device, kind=kind, **_: kind(data, device)
         )
-        other = main(settings(tmp_path / kind.name, prepared_dir, packing="best_fit"))
+        other = main(settings(tmp_path / kind.__name__, prepared_dir, packing="best_fit"))
         assert weights_hash(other) == weights_hash(plain)
 
 
