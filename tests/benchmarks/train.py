@@ -37,7 +37,7 @@ from tests.benchmarks.train_run import GEMM, Task, toy_folder
 from utils.model.sizing import flops_per_token
 from utils.session.machine import cpu_name, usable_cores
 from utils.session.process import FAST_MALLOC
-from utils.training.speed import has_bf16
+from utils.training.precision import is_bf16_faster
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"n_layer": 6, "d_model": 256, "n_head": 4, "d_ff": 1024}
@@ -112,7 +112,7 @@ def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
     if args.device == "cuda":
         machine = torch.cuda.get_device_name()
     versions = {"python": platform.python_version()} | {name: version(name) for name in SHOWN}
-    dtype = "bf16" if has_bf16(torch.device(args.device)) else "fp32"
+    dtype = "bf16" if is_bf16_faster(torch.device(args.device)) else "fp32"
     load = os.getloadavg()[0]
     return {
         "dtype": dtype, "seconds": args.seconds, "rounds": args.rounds, "load": round(load, 1),
@@ -270,7 +270,7 @@ def _shown(name: str, device: str) -> str:
     """Return a contender's name in a key: what is compiled says in which precision."""
     if name != "hf_compiled":
         return name
-    return f"hf_{'bf16' if has_bf16(torch.device(device)) else 'fp32'}_compile"
+    return f"hf_{'bf16' if is_bf16_faster(torch.device(device)) else 'fp32'}_compile"
 
 
 def _memory(args: argparse.Namespace, work: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from utils.data.packed import PackedDataset
 from utils.data.shards import Encoded, SplitWriter, format_keys
 from utils.files import write_manifest
 from utils.model.architecture import build_model, decoder_config
-from utils.training.speed import has_bf16
+from utils.training.precision import choose_matmul_precision, is_bf16_faster
 
 WARM_UP = 2
 GEMM = 2048
@@ -174,7 +174,7 @@ def _hf_loop(task: Task, pace: Pace, *, compiled: bool = False) -> None:
     model = build_model(task.config()).to(device).train()  # pyright: ignore[reportArgumentType]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     forward: Any = torch.compile(model) if compiled else model
-    in_bf16 = has_bf16(device) and (compiled or device.type == "cuda")
+    in_bf16 = is_bf16_faster(device) and (compiled or device.type == "cuda")
     for ids in _batches(task):
         with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             loss = forward(input_ids=ids, labels=ids).loss
@@ -287,8 +287,8 @@ def minimind(task: Task, pace: Pace) -> None:
 
 def gemm(task: Task, pace: Pace) -> None:
     """Products of 2048 x 2048 matrices, the peak that shares are told of."""
-    dtype = torch.bfloat16 if has_bf16(torch.device(task.device)) else torch.float32
-    torch.set_float32_matmul_precision("medium" if task.device == "cpu" else "high")
+    dtype = torch.bfloat16 if is_bf16_faster(torch.device(task.device)) else torch.float32
+    choose_matmul_precision(torch.device(task.device))
     left, right = (torch.randn(GEMM, GEMM, device=task.device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
     while True:

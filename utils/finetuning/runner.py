@@ -34,7 +34,7 @@ from utils.finetuning.lora import ADAPTER
 from utils.finetuning.plan import StepPlan, TimeBox
 from utils.finetuning.records import AdapterRun
 from utils.finetuning.splits import batch_order
-from utils.training.speed import choose_matmul_precision, has_bf16
+from utils.training.precision import choose_matmul_precision, is_bf16_faster
 
 MUCH_FASTER = 0.8
 """Share of a step's seconds that fewer threads must get by with: one step is a rough measure."""
@@ -63,7 +63,7 @@ def quiet_libraries() -> None:
 def fast_paths(device: torch.device) -> dict[str, Any]:
     """Choose what is fast and right on this device, and return it for the record."""
     precision = choose_matmul_precision(device) if device.type == "cpu" else "highest"
-    return {"device": str(device), "bf16": has_bf16(device), "matmul_precision": precision}
+    return {"device": str(device), "bf16": is_bf16_faster(device), "matmul_precision": precision}
 
 
 def trainer_settings(cfg: AdapterConfig, device: torch.device, steps: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def trainer_settings(cfg: AdapterConfig, device: torch.device, steps: int) -> di
         "logging_steps": cfg.logging_steps,
         "logging_first_step": True,
         "train_sampling_strategy": "sequential",  # the data set is in training order
-        "bf16": has_bf16(device),
+        "bf16": is_bf16_faster(device),
         "use_cpu": device.type == "cpu",
         "gradient_checkpointing": cfg.gradient_checkpointing,
         "dataloader_num_workers": 0,

@@ -116,11 +116,8 @@ def _time_steps(
     size: Size, machine: Machine, rows: int, measured_s: float, *, compile_blocks: bool
 ) -> tuple[float, bool]:
     """Return (median seconds of a step, whether it was compiled)."""
-    import torch
+    from utils.training.speed import can_compile, compile_decoder
 
-    from utils.training.speed import can_compile, choose_matmul_precision, compile_decoder
-
-    choose_matmul_precision(torch.device(machine.device))
     model, step = _training_step(size, machine, rows)
     wanted = can_compile(
         wanted=compile_blocks and size.training.compile, left_s=None, startup_s=0.0
@@ -144,18 +141,19 @@ def _training_step(size: Size, machine: Machine, rows: int) -> tuple[Any, Callab
     from utils.model.attention import choose_attention
     from utils.training.loss import language_model_loss
     from utils.training.optimizer import Optimizers, clip_gradients
+    from utils.training.speed import choose_fast_paths
 
     device = torch.device(machine.device)
     attention = choose_attention(device, flash=size.training.flash_attn)
+    fast = choose_fast_paths(device, attention, size.training)
     model: Any = build_model(size.model, size.training.seed, attention)
     model.to(device).train()
-    optimizers = Optimizers.build(model, size.training)
+    optimizers = Optimizers.build(model, size.training, fast.muon_dtype)
     length = size.training.max_length or size.model.sequence_length
     ids = torch.randint(4, size.model.vocab_size, (rows, length), device=device)
-    use_bf16 = machine.bf16 and size.training.bf16
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast.bf16):
             loss = language_model_loss(model, ids)
         loss.backward()
         clip_gradients(model, size.training.max_grad_norm)

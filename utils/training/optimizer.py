@@ -19,7 +19,6 @@ from utils.errors import CheckpointError
 from utils.training.muon import BatchedMuon
 from utils.training.sharded_muon import ShardedMuon
 from utils.training.sharding import is_sharded, whole
-from utils.training.speed import muon_precision
 
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
@@ -36,8 +35,13 @@ class Optimizers:
     """Each optimizer with its peak learning rate."""
 
     @classmethod
-    def build(cls, model: nn.Module, cfg: PretrainConfig) -> "Optimizers":
-        """Sort the parameters of `model` by `cfg.optimizer`; only block matrices decay."""
+    def build(
+        cls, model: nn.Module, cfg: PretrainConfig, muon_dtype: torch.dtype = torch.float32
+    ) -> "Optimizers":
+        """Sort the parameters of `model` by `cfg.optimizer`; only block matrices decay.
+
+        Muon orthogonalizes in `muon_dtype` (torch's own, without `cfg.fused_optimizer`: in bf16).
+        """
         names: dict[Tensor, str] = {tensor: name for name, tensor in model.named_parameters()}
         is_matrix = {n: ".layers." in n and p.ndim == 2 for n, p in model.named_parameters()}
         matrices = [p for name, p in model.named_parameters() if is_matrix[name]]
@@ -50,7 +54,7 @@ class Optimizers:
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
         members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
         if cfg.optimizer == "muon":
-            muon = _muon(matrices, device, cfg, sharded=is_sharded(model))
+            muon = _muon(matrices, muon_dtype, cfg, sharded=is_sharded(model))
             members.append((muon, cfg.muon_learning_rate))
         return cls(names, tuple(members))
 
@@ -111,7 +115,7 @@ class Optimizers:
 
 
 def _muon(
-    matrices: list[nn.Parameter], device: torch.device, cfg: PretrainConfig, *, sharded: bool
+    matrices: list[nn.Parameter], dtype: torch.dtype, cfg: PretrainConfig, *, sharded: bool
 ) -> Muon:
     options: dict[str, Any] = {
         "lr": cfg.muon_learning_rate,
@@ -119,11 +123,9 @@ def _muon(
         "weight_decay": cfg.weight_decay,
     }
     if sharded:
-        return ShardedMuon(matrices, **options)
+        return ShardedMuon(matrices, dtype=dtype, **options)
     if not cfg.fused_optimizer:
         return Muon(matrices, **options)
-    precision = muon_precision(device, fused=True)
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     return BatchedMuon(matrices, dtype=dtype, **options)
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from typing import Any
 
 from utils.config.pretrain import PretrainConfig
 from utils.data.control_tokens import ControlIds
@@ -20,6 +21,7 @@ from utils.training.metrics import MetricsLog
 from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
+from utils.training.precision import set_matmul_precision
 from utils.training.run import NOT_IDENTITY, Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
@@ -50,6 +52,8 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
         blocked=cfg.blocked_attention,
         dropout=cfg.dropout,
     )
+    fast = processes.share(choose_fast_paths(device, attention, cfg, _recorded_paths(run)))
+    set_matmul_precision(fast.matmul_precision)
     model = build_model(cfg, cfg.seed, attention, ControlIds.of(run.inputs.manifest))
     model.to(device).train()  # pyright: ignore[reportArgumentType]
     if cfg.gradient_checkpointing:
@@ -65,8 +69,8 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
         feed=open_feed(data, device, resident=cfg.tokens_on_gpu),
         form=_row_form(cfg, data, ControlIds.of(run.inputs.manifest)),
         validation=_validation(run, cfg.eval_tokens),
-        optimizers=Optimizers.build(model, cfg),
-        fast=choose_fast_paths(device, attention, cfg),
+        optimizers=Optimizers.build(model, cfg, fast.muon_dtype),
+        fast=fast,
         state=TrainState(),
         plan=Plan(run.folder / PLAN_FILE, cfg.warmup_steps, cfg.decay_ratio),
         clock=clock,
@@ -79,6 +83,19 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
     _size_validation(trainer)
     _plan_fixed(trainer)
     return trainer
+
+
+def _recorded_paths(run: Run) -> dict[str, Any]:
+    """Return what was on in the run that goes on, nothing where its settings were others."""
+    if run.checkpoint is not None:
+        state = TrainState.read(run.checkpoint)
+        return state.fast_paths if state.settings_hash == run.settings_hash else {}
+    plan = Plan(run.folder / PLAN_FILE, run.cfg.warmup_steps, run.cfg.decay_ratio)
+    if run.cfg.plan is not None:
+        plan.events = read_events(run.cfg.plan)
+    elif run.is_continued:
+        plan.load((), step=0)
+    return (plan.find("fast_paths") or {}).get("paths", {})
 
 
 def _row_form(cfg: PretrainConfig, data: PackedDataset, control: ControlIds) -> RowForm:

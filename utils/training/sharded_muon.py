@@ -4,6 +4,7 @@ Legend: W processes, N matrices of one shape, k = N / W rounded up, r rows of a 
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Muon
 
 from utils.training.muon import MOST_ELEMENTS, orthogonalized
-from utils.training.speed import muon_precision
 
 
 class ShardedMuon(Muon):
@@ -21,6 +21,10 @@ class ShardedMuon(Muon):
 
     A matrix is brought together on one process, orthogonalized there, and its rows go back.
     """
+
+    def __init__(self, params: Iterable[Tensor], *, dtype: torch.dtype, **options: Any) -> None:
+        super().__init__(params, **options)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -42,7 +46,9 @@ class ShardedMuon(Muon):
         rows, columns = parameters[0].shape
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         for parameter, direction in zip(
-            parameters, _orthogonalized_shares(directions, parameters[0], group), strict=True
+            parameters,
+            _orthogonalized_shares(directions, parameters[0], group, self.dtype),
+            strict=True,
         ):
             local = parameter.to_local()
             local.mul_(1 - group["lr"] * group["weight_decay"])
@@ -61,7 +67,7 @@ class ShardedMuon(Muon):
 
 
 def _orthogonalized_shares(
-    shares: list[Tensor], like: DTensor, group: dict[str, Any]
+    shares: list[Tensor], like: DTensor, group: dict[str, Any], dtype: torch.dtype
 ) -> list[Tensor]:
     """Return the own rows of N orthogonalized matrices, given the own rows of each."""
     mesh, (rows, columns) = like.device_mesh, like.shape
@@ -74,9 +80,8 @@ def _orthogonalized_shares(
     dist.all_to_all_single(exchanged, stack, group=mesh.get_group())
     # what came from process w are the w-th rows of the own matrices: (W, k, r, columns)
     matrices = exchanged.view(count, k, r, columns).transpose(0, 1).reshape(k, count * r, columns)
-    precision = torch.float32 if muon_precision(like.device) == "fp32" else torch.bfloat16
     matrices[:, :rows] = orthogonalized(
-        matrices[:, :rows].to(precision), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        matrices[:, :rows].to(dtype), group["ns_coefficients"], group["ns_steps"], group["eps"]
     ).to(matrices.dtype)
     back = matrices.view(k, count, r, columns).transpose(0, 1).contiguous()
     dist.all_to_all_single(stack, back.view(count * k, r, columns), group=mesh.get_group())

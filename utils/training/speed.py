@@ -6,11 +6,12 @@ other bits.
 
 import logging
 import os
-import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +20,12 @@ from torch.nn.attention import current_flash_attention_impl
 from utils.config.pretrain import PretrainConfig
 from utils.training.loss import LossKernel
 from utils.training.memory import is_out_of_memory
+from utils.training.precision import choose_matmul_precision, has_bf16, is_bf16_faster
 
 COMPILE_CACHE = Path(".cache/torchinductor")
 COMPILE_PAYS_FROM = 18.0
 """Box left over start-up time from which compiling pays: it takes about 5 times as long as starting
 up did (cold cache) and makes a step 1.5 times as fast."""
-MEDIUM_ERROR = 3e-6
-"""Relative error up to which "medium" matrix products count as fp32 (measured: 4.1e-7)."""
 MALLOC = (
     "GLIBC_TUNABLES",
     "MALLOC_MMAP_THRESHOLD_",
@@ -47,11 +47,16 @@ class FastPaths:
     compiled: bool
     matmul_precision: str
     muon_precision: str
-    """bf16 or fp32: in which Muon orthogonalizes."""
+    """bf16 or fp32: in which Muon orthogonalizes (torch's own, which is not fused: in bf16)."""
     chunked_head: bool = True
     fused_optimizer: bool = True
     malloc: str = ""
     """The allocator settings of the launcher, "" for none; of no effect on the bits."""
+
+    @property
+    def muon_dtype(self) -> torch.dtype:
+        """In which Muon orthogonalizes."""
+        return torch.float32 if self.muon_precision == "fp32" else torch.bfloat16
 
     def as_dict(self) -> dict[str, object]:
         """Return them as JSON-ready values."""
@@ -62,59 +67,29 @@ class FastPaths:
         return {name: value for name, value in self.as_dict().items() if name != "malloc"}
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Return whether products in bfloat16 are done by the hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "mps":
-        return platform.mac_ver()[0] >= "14"
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
-
-
-def muon_precision(device: torch.device, *, fused: bool = True) -> str:
-    """Return bf16, or fp32 on a CPU that only emulates bf16 (the plain Muon of torch has bf16)."""
-    emulated = device.type == "cpu" and not has_bf16(device)
-    return "fp32" if fused and emulated else "bf16"
-
-
-def choose_matmul_precision(device: torch.device, *, fast: bool = True) -> str:
-    """Set the precision of fp32 products and return it.
-
-    On a CPU "medium" leaves MKL's slow path on some processors but is plain bf16 on others: a
-    product is compared with fp64 and "highest" stays where the error is not that of fp32.
-    """
-    if not fast:
-        log.info("fp32 products: plain (fast_matmul is switched off)")
-        return _set_precision("highest")
-    if device.type != "cpu":
-        return _set_precision("high")
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(256, 256, generator=generator) for _ in range(2))
-    exact = left.double() @ right.double()
-    _set_precision("medium")
-    error = ((left @ right).double() - exact).norm() / exact.norm()
-    if error > MEDIUM_ERROR:
-        log.info('fp32 products: plain ("medium" has an error of %.1e here)', error)
-        return _set_precision("highest")
-    return "medium"
-
-
-def _set_precision(name: str) -> str:
-    torch.set_float32_matmul_precision(name)
-    return name
-
-
 def malloc_settings() -> str:
     """Return the settings of the C library's allocator that the launcher gave, as NAME=value."""
     return " ".join(f"{name}={os.environ[name]}" for name in MALLOC if name in os.environ)
 
 
-def choose_fast_paths(device: torch.device, attention: str, cfg: PretrainConfig) -> FastPaths:
-    """Return what is on before compiling; bf16, where it is wanted, needs the hardware."""
-    in_bf16 = cfg.bf16 and has_bf16(device)
-    if cfg.bf16 and not in_bf16:
-        log.info("bf16: not in this hardware, computing in fp32")
+def choose_fast_paths(
+    device: torch.device,
+    attention: str,
+    cfg: PretrainConfig,
+    earlier: Mapping[str, Any] = MappingProxyType({}),
+) -> FastPaths:
+    """Return what is on before compiling.
+
+    bf16, where it is wanted, must be in the hardware and faster than fp32. `earlier` is what was
+    on in the run that goes on: what was measured then is not measured again.
+    """
+    known = earlier if earlier.get("device") == device.type else {}
+    is_faster = has_bf16(device) and known["bf16"] if "bf16" in known else is_bf16_faster(device)
+    if cfg.bf16 and not is_faster:
+        reason = (
+            "slower than fp32 on this processor" if has_bf16(device) else "not in this hardware"
+        )
+        log.info("bf16: %s, computing in fp32", reason)
     for name in ("chunked_head", "fused_optimizer"):
         if not getattr(cfg, name):
             log.info("%s is switched off", name)
@@ -122,10 +97,12 @@ def choose_fast_paths(device: torch.device, attention: str, cfg: PretrainConfig)
     return FastPaths(
         device=device.type,
         attention=f"{attention} {kernel}" if kernel else attention,
-        bf16=in_bf16,
+        bf16=cfg.bf16 and is_faster,
         compiled=False,
-        matmul_precision=choose_matmul_precision(device, fast=cfg.fast_matmul),
-        muon_precision=muon_precision(device, fused=cfg.fused_optimizer),
+        matmul_precision=choose_matmul_precision(
+            device, fast=cfg.fast_matmul, earlier=known.get("matmul_precision", "")
+        ),
+        muon_precision="bf16" if is_faster or not cfg.fused_optimizer else "fp32",
         chunked_head=cfg.chunked_head,
         fused_optimizer=cfg.fused_optimizer,
         malloc=malloc_settings(),

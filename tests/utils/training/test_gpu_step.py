@@ -23,7 +23,7 @@ def step_on_the_gpu(cfg):
     attention = choose_attention(GPU, flash=cfg.flash_attn and cfg.bf16)
     model = build_model(cfg, attention=attention).to(GPU).train()
     fast = choose_fast_paths(GPU, attention, cfg)
-    optimizers = Optimizers.build(model, cfg)
+    optimizers = Optimizers.build(model, cfg, fast.muon_dtype)
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(4, 2000, (4, 256), generator=generator).to(GPU)
 

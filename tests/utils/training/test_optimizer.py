@@ -31,10 +31,10 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
     assert rest == set(optimizers.names.values()) - names
 
 
-@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_muon_works_in_fp32_where_bfloat16_is_emulated(monkeypatch, bf16, dtype):
-    monkeypatch.setattr("utils.training.speed.has_bf16", lambda device: bf16)
-    muon = stepped()[1].members[1][0]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_muon_works_in_the_precision_it_is_given(dtype):
+    cfg = PretrainConfig(**TOY)
+    muon = Optimizers.build(build_model(cfg), cfg, dtype).members[1][0]
     assert isinstance(muon, BatchedMuon) and muon.dtype == dtype
 
 

@@ -21,6 +21,7 @@ MODES = {
 def bf16(monkeypatch):
     """Products in bfloat16 whether the processor has them or emulates them."""
     monkeypatch.setattr(speed, "has_bf16", lambda device: True)
+    monkeypatch.setattr(speed, "is_bf16_faster", lambda device: True)
 
 
 @pytest.fixture

@@ -10,32 +10,15 @@ from utils.config.model import ModelConfig
 from utils.config.pretrain import PretrainConfig
 from utils.model.architecture import build_model
 from utils.session.process import FAST_MALLOC
-from utils.training import speed
+from utils.training import precision, speed
 from utils.training.loss import LossKernel, language_model_loss
 from utils.training.speed import (
     can_compile,
     choose_fast_paths,
-    choose_matmul_precision,
     compile_decoder,
-    has_bf16,
 )
 
 CPU = torch.device("cpu")
-
-
-def test_products_keep_the_error_of_fp32():
-    before = torch.get_float32_matmul_precision()
-    try:
-        assert choose_matmul_precision(CPU) in ("medium", "highest")
-        left, right = torch.randn(300, 300), torch.randn(300, 300)
-        exact = left.double() @ right.double()
-        assert ((left @ right).double() - exact).norm() / exact.norm() < 3e-6
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def test_bf16_is_a_plain_answer():
-    assert has_bf16(CPU) in (True, False)
 
 
 def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
@@ -46,19 +29,47 @@ def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
 
 @pytest.fixture
 def no_probe(monkeypatch):
-    monkeypatch.setattr(speed, "_set_precision", lambda name: name)
+    monkeypatch.setattr(speed, "choose_matmul_precision", precision_as_told)
 
 
-@pytest.mark.parametrize("hardware", [True, False])
-def test_what_changes_the_bits_is_recorded(monkeypatch, no_probe, hardware):
-    monkeypatch.setattr(speed, "has_bf16", lambda device: hardware)
-    paths = choose_fast_paths(CPU, "sdpa", PretrainConfig()).as_dict()
-    assert paths["bf16"] is hardware
-    assert paths["muon_precision"] == ("bf16" if hardware else "fp32")
+def precision_as_told(device, *, fast=True, earlier=""):
+    return (earlier or "medium") if fast else "highest"
+
+
+def bf16_is(monkeypatch, *, there, faster):
+    monkeypatch.setattr(speed, "has_bf16", lambda device: there)
+    monkeypatch.setattr(speed, "is_bf16_faster", lambda device: faster)
+
+
+@pytest.mark.parametrize(
+    ("there", "faster", "said"),
+    [(True, True, ""), (True, False, "slower than fp32"), (False, False, "not in this hardware")],
+)
+def test_bf16_is_taken_where_it_is_faster(monkeypatch, no_probe, caplog, there, faster, said):
+    bf16_is(monkeypatch, there=there, faster=faster)
+    with caplog.at_level("INFO"):
+        paths = choose_fast_paths(CPU, "sdpa", PretrainConfig()).as_dict()
+    assert said in caplog.text
+    assert paths["bf16"] is faster
+    assert paths["muon_precision"] == ("bf16" if faster else "fp32")
     assert choose_fast_paths(CPU, "sdpa", PretrainConfig(bf16=False)).bf16 is False
 
 
-def test_each_path_can_be_switched_off_and_says_so(no_probe, caplog):
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_run_that_goes_on_keeps_what_was_measured_for_it(monkeypatch, no_probe, faster):
+    bf16_is(monkeypatch, there=True, faster=faster)
+    first = choose_fast_paths(CPU, "sdpa", PretrainConfig())
+    bf16_is(monkeypatch, there=True, faster=not faster)
+    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), first.bits()) == first
+    bf16_is(monkeypatch, there=False, faster=False)  # on another machine
+    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), first.bits()).bf16 is False
+    bf16_is(monkeypatch, there=True, faster=True)
+    on_gpu = first.bits() | {"device": "cuda", "bf16": False}
+    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), on_gpu).bf16 is True
+
+
+def test_each_path_can_be_switched_off_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(precision, "set_matmul_precision", lambda name: name)
     names = ("chunked_head", "fused_optimizer", "fast_matmul")
     with caplog.at_level("INFO"):
         off = choose_fast_paths(CPU, "sdpa", PretrainConfig(**dict.fromkeys(names, False)))
