@@ -8,6 +8,9 @@ from utils.training.plan import EVALUATIONS
 LOG_POINTS = 100
 """Records of loss and learning rate per run at least, however short it is."""
 EVALUATIONS_UNBOXED = 10
+"""Validations of a run without a time box, where they do not cost too much."""
+TRAINING_PER_VALIDATION = 3
+"""Training tokens per validation token at least: validations then take a ninth of the time."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,8 @@ class Calendar:
     """What is due after a step; `total` is None while the length of the run is not yet known."""
 
     cfg: PretrainConfig
+    step_tokens: int
+    """Tokens of an optimizer step."""
 
     def is_log_due(self, step: int, total: int | None) -> bool:
         """Every --logging_steps, at least `LOG_POINTS` times in a run, and on the last step."""
@@ -27,12 +32,15 @@ class Calendar:
         """Every --eval_steps, or `since` steps after the last one when that is a share of the run.
 
         The last step is left out, and what comes so shortly before it that it tells nothing new.
+        A run without a time box, whose validations have a fixed size, gets fewer if it is short.
         """
         if total is None or step >= total:
             return False
         if self.cfg.eval_steps:
             return step % self.cfg.eval_steps == 0
         every = max(1, total // (EVALUATIONS if is_boxed else EVALUATIONS_UNBOXED))
+        if not is_boxed:
+            every = max(every, TRAINING_PER_VALIDATION * self.cfg.eval_tokens // self.step_tokens)
         return since >= every and total - step >= every / 2
 
     def is_save_due(self, step: int, total: int | None, unsaved_s: float) -> bool:

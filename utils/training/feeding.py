@@ -5,6 +5,7 @@ Legend: R rows, T tokens of a row, S runs of tokens.
 """
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -18,17 +19,17 @@ RESIDENT_SHARE = 0.2
 """Share of the free memory of a GPU that the tokens may take."""
 UPLOAD_TOKENS = 1 << 24
 """Tokens that are read and brought to the device at once."""
-AHEAD = 2
-"""Batches that are read ahead."""
-
 log = logging.getLogger(__name__)
 
 
 class Feed(Protocol):
     """Hands out rows on the device."""
 
-    def batch(self, seed: int, first: int, size: int) -> Tensor:
-        """Return global rows [first, first + size) as int64 (size, T) on the device."""
+    def batch(self, seed: int, first: int, size: int, following: int | None = None) -> Tensor:
+        """Return global rows [first, first + size) as int64 (size, T) on the device.
+
+        `following` is the first row of the batch after this one, by default that behind its last.
+        """
         ...
 
 
@@ -47,6 +48,19 @@ def open_feed(data: PackedDataset, device: torch.device, *, resident: bool = Tru
     return AheadFeed(data, device)
 
 
+def own_batches(
+    first: int, rows: int, size: int, rank: int, count: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield what process `rank` of `count` does of a step that begins at row `first`.
+
+    Each is (number in the step, first row, first row of the next one, in the next step at last).
+    """
+    each = rows // (size * count)
+    places = range(rank * each, (rank + 1) * each)
+    starts = [first + place * size for place in places]
+    yield from zip(places, starts, [*starts[1:], starts[0] + rows], strict=True)
+
+
 def _bytes(data: PackedDataset) -> int:
     return sum(len(stream) * stream.dtype.itemsize for stream in data.streams)
 
@@ -58,13 +72,13 @@ class HostFeed:
         self._data = data
         self._device = device
 
-    def batch(self, seed: int, first: int, size: int) -> Tensor:
+    def batch(self, seed: int, first: int, size: int, following: int | None = None) -> Tensor:
         """Return rows; see `Feed`."""
         return self._data.batch(seed, first, size).to(self._device)
 
 
 class AheadFeed:
-    """A thread reads the next batches into pinned memory, from where they are copied unwaited."""
+    """A thread reads the next batch into pinned memory, from where it is copied unwaited."""
 
     def __init__(self, data: PackedDataset, device: torch.device) -> None:
         self._data = data
@@ -72,9 +86,10 @@ class AheadFeed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._coming: dict[tuple[int, int, int], Future[Tensor]] = {}
 
-    def batch(self, seed: int, first: int, size: int) -> Tensor:
+    def batch(self, seed: int, first: int, size: int, following: int | None = None) -> Tensor:
         """Return rows; see `Feed`. What is not what was read ahead is read at once."""
-        wanted = [(seed, first + number * size, size) for number in range(AHEAD + 1)]
+        following = first + size if following is None else following
+        wanted = [(seed, start, size) for start in (first, following)]
         self._coming = {
             key: self._coming.get(key) or self._thread.submit(self._read, *key) for key in wanted
         }
@@ -103,7 +118,7 @@ class ResidentFeed:
                 self._tokens[place : place + len(part)].copy_(signed)
                 place += len(part)
 
-    def batch(self, seed: int, first: int, size: int) -> Tensor:
+    def batch(self, seed: int, first: int, size: int, following: int | None = None) -> Tensor:
         """Return rows; see `Feed`. Only where they lie is sent."""
         runs, control = self._data.runs(seed, first, size), self._data.sources[0].control
         table = torch.from_numpy(np.stack([runs.starts, runs.places, runs.lengths]))  # (3, S)

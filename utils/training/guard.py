@@ -96,7 +96,7 @@ class Guard:
         if loss <= limit:
             return None
         if self._recent_skips(state.step) >= MOST_INCIDENTS:
-            log.warning("step %d: the loss stays above %.3f: taken as it is", state.step + 1, limit)
+            self._tell("step %d: the loss stays above %.3f: taken as it is", state.step + 1, limit)
             state.recent_losses.clear()
             return None
         return f"the loss is {loss:.3f}, above {limit:.3f} (--spike_threshold)"
@@ -140,7 +140,7 @@ class Guard:
             state = self._go_back(state, step if is_stuck else step + 1)
         skipped = first + rows - self.plan.first_row(state.step, rows)
         self._record("skip", state, rows=skipped)
-        log.warning(
+        self._tell(
             "step %d: %s: going on from step %d without %d rows of data; see %s",
             step + 1, reason, state.step, skipped, report,
         )  # fmt: skip
@@ -223,7 +223,7 @@ class Guard:
                 f"one row of {self.run.length} tokens does not fit into memory, even with its "
                 "activations recomputed: lower --max_length, or take a smaller model"
             )
-        log.warning("too little memory at step %d: %s", state.step + 1, what)
+        self._tell("too little memory at step %d: %s", state.step + 1, what)
         self.follow_plan(state)
 
     def undo_update(self, state: TrainState) -> TrainState:
@@ -232,6 +232,11 @@ class Guard:
         found.micro_batch = state.micro_batch
         self.shrink(found)
         return found
+
+    def _tell(self, text: str, *values: object) -> None:
+        """Warn once of what all processes decide alike."""
+        if self.processes.is_main:
+            log.warning(text, *values)
 
     def _record(self, name: str, state: TrainState, **values: int) -> None:
         self.plan.record(name, state.step, write=self.processes.is_main, **values)

@@ -43,11 +43,6 @@ def next_token_targets(input_ids: Tensor, pad_id: int | None = None) -> Tensor:
     return targets if pad_id is None else targets.masked_fill(targets == pad_id, IGNORED)
 
 
-def count_targets(input_ids: Tensor) -> int:
-    """Return how many positions of (B, T) have something to predict."""
-    return int((next_token_targets(input_ids) != IGNORED).sum())
-
-
 def language_model_loss(
     model: nn.Module,
     input_ids: Tensor,

@@ -1,7 +1,7 @@
 """Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
 
 The fast forms (AdamW in one pass, Muon over stacks of matrices) can be switched off by
-`fused_optimizer`; state has the same names in both.
+`fused_optimizer`, but for Muon over sharded matrices; state has the same names in all.
 
 Reference: Muon (Jordan et al., 2024); AdamW (Loshchilov and Hutter, 2019).
 """
@@ -122,7 +122,7 @@ def _muon(
         "momentum": MOMENTUM,
         "weight_decay": cfg.weight_decay,
     }
-    if sharded:
+    if sharded:  # of which there is one form
         return ShardedMuon(matrices, dtype=dtype, **options)
     if not cfg.fused_optimizer:
         return Muon(matrices, **options)

@@ -71,6 +71,11 @@ class Run:
         return min(self.cfg.max_length or self.cfg.sequence_length, self.cfg.sequence_length)
 
     @property
+    def step_tokens(self) -> int:
+        """Places for tokens in an optimizer step over all processes."""
+        return global_rows(self.cfg) * self.length
+
+    @property
     def tokenizer_dir(self) -> Path:
         """Folder of the tokenizer."""
         return self.data_dirs[0] / "tokenizer"

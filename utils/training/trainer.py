@@ -20,7 +20,7 @@ from utils.errors import BudgetError, Interrupted
 from utils.stage import stop_request
 from utils.training.calendar import Calendar
 from utils.training.checkpoint import TrainState
-from utils.training.feeding import Feed
+from utils.training.feeding import Feed, own_batches
 from utils.training.guard import Guard
 from utils.training.loss import RowForm, language_model_loss
 from utils.training.memory import OUT_OF_MEMORY, is_out_of_memory
@@ -73,7 +73,7 @@ class Trainer:
     _last_validation: int = 0
 
     def __post_init__(self) -> None:
-        self.calendar = Calendar(self.run.cfg)
+        self.calendar = Calendar(self.run.cfg, self.run.step_tokens)
         self.saver = Saver(
             self.run, self.processes, self.model, self.optimizers, self.state, self.plan,
             self.clock, self.box,
@@ -105,7 +105,7 @@ class Trainer:
         started = time.monotonic()
         while not self._try_step():
             pass
-        self._measure(time.monotonic() - started, global_rows(self.run.cfg) * self.run.length)
+        self._measure(time.monotonic() - started, self.run.step_tokens)
 
     def _try_step(self) -> bool:
         """Do the step and return True, or let the guard change the plan for it."""
@@ -149,14 +149,12 @@ class Trainer:
             return None
 
     def _forward_and_backward(self, step: int, tokens: int) -> FastSum | CanonicalSum:
-        cfg, size, count = self.run.cfg, self.state.micro_batch, self.processes.count
+        cfg, size, processes = self.run.cfg, self.state.micro_batch, self.processes
         rows = global_rows(cfg)
         first = self.plan.first_row(step, rows)
-        per_process = rows // (size * count)
-        total = new_sum(cfg, self.model, self.processes, per_process)
-        for micro_step in range(per_process):
-            place = self.processes.rank * per_process + micro_step
-            batch = self.feed.batch(cfg.seed, first + place * size, size)  # (B, T)
+        total = new_sum(cfg, self.model, processes, rows // (size * processes.count))
+        for place, start, after in own_batches(first, rows, size, processes.rank, processes.count):
+            batch = self.feed.batch(cfg.seed, start, size, after)  # (B, T)
             seed_step(cfg.seed, step, place)
             with self.autocast():
                 loss = language_model_loss(

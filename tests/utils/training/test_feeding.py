@@ -9,7 +9,7 @@ from utils.data.packed import PackedDataset
 from utils.data.packing import BestFit, EndToEnd
 from utils.data.token_stream import DocumentOffsets, TokenStream
 from utils.training import feeding
-from utils.training.feeding import AheadFeed, HostFeed, ResidentFeed, open_feed
+from utils.training.feeding import AheadFeed, HostFeed, ResidentFeed, open_feed, own_batches
 
 CPU = torch.device("cpu")
 
@@ -38,12 +38,27 @@ def test_ids_beyond_the_signed_types_are_kept(dtype):
         assert {65535, 40000} <= set(rows.flatten().tolist())
 
 
-def test_the_next_batches_are_read_ahead(prepared_dir):
+def test_the_next_batch_is_read_ahead(prepared_dir):
     data = PackedDataset.open(prepared_dir, "train", 32)
-    feed = AheadFeed(data, CPU)
+    feed, read = AheadFeed(data, CPU), []
+    monitored = feed._read
+    feed._read = lambda *key: read.append(key[1]) or monitored(*key)
     for place in (1, 2, 5):
         assert torch.equal(feed.batch(7, place * 4, 4), data.batch(7, place * 4, 4))
-    assert sorted(feed._coming) == [(7, 24, 4), (7, 28, 4)]
+    assert sorted(feed._coming) == [(7, 24, 4)]
+    for step in range(2):  # the second of three processes: what comes next is told
+        for _, start, following in own_batches(24 * step, 24, 4, 1, 3):
+            rows = feed.batch(7, start, 4, following)
+            assert torch.equal(rows, data.batch(7, start, 4))
+    feed._thread.shutdown()
+    assert read == [4, 8, 12, 20, 24, 8, 12, 32, 36, 56]  # once each, but for what was no guess
+
+
+def test_the_processes_share_a_step():
+    batches = [batch for rank in range(3) for batch in own_batches(24, 24, 4, rank, 3)]
+    assert batches == [
+        (0, 24, 28), (1, 28, 48), (2, 32, 36), (3, 36, 56), (4, 40, 44), (5, 44, 64),
+    ]  # fmt: skip
 
 
 def test_a_failure_of_the_thread_reaches_the_step(prepared_dir):
