@@ -76,6 +76,8 @@ def test_measuring_changes_no_setting_and_draws_no_number():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    threads = torch.get_num_threads()
     assert is_bf16_faster(CPU) in (True, False)
+    assert torch.get_num_threads() == threads
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_float32_matmul_precision() == "high"
