@@ -42,6 +42,16 @@ def test_singular_values_go_through_the_polynomial_and_the_vectors_stay(shape):
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (64, 256), (256, 64)])
+def test_in_fp32_small_singular_values_are_kept_from_rounding(shape):
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).double()
+    left, _, right = torch.linalg.svd(noise, full_matrices=False)
+    matrix = left @ torch.diag(torch.logspace(0, -5, 64, dtype=torch.float64)) @ right
+    (exact,) = orthogonalized(matrix[None], COEFFICIENTS, 5, 1e-7)
+    (found,) = orthogonalized(matrix.float()[None], COEFFICIENTS, 5, 1e-7)
+    assert (found - exact).abs().max() < 2e-3 * exact.abs().max()  # bfloat16: 2e-2
+
+
 def test_a_matrix_without_gradient_stays_zero():
     assert orthogonalized(torch.zeros(2, 3, 4), COEFFICIENTS, 5, 1e-7).abs().max() == 0
 
