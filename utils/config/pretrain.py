@@ -59,7 +59,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     disk_budget_gb: PositiveFloat | None = None
     """GB (1e9 bytes) that all checkpoints of the run may take; the oldest step_N go first."""
     eval_steps: PositiveInt | None = None
-    """Steps between validations; a tenth of the run when unset."""
+    """Steps between validations; when unset a tenth of the run, of a short one more."""
     early_stopping_patience: PositiveInt | None = None
     """Validations without improvement after which the run decays and ends; off when unset."""
     early_stopping_min_delta: float = Field(0.0, ge=0)
@@ -88,11 +88,11 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     fused_optimizer: bool = True
     """AdamW in one pass and Muon over stacks of matrices, else torch's plain ones."""
     fast_matmul: bool = True
-    """Take faster fp32 products where their measured error is that of fp32."""
+    """Take faster products where they are faster here and their measured error is that of fp32."""
     compile: bool = True
     """Compile the decoder blocks where there is a C compiler (logged when there is none)."""
     bf16: bool = True
-    """Compute in bfloat16 where the hardware has it; weights stay in fp32."""
+    """Compute in bfloat16 where that is faster than fp32; weights stay in fp32."""
     cpu: bool = False
     """Train on the CPU even where there is a GPU."""
 

@@ -57,9 +57,14 @@ def machine_lines(machine: Machine) -> list[tuple[str, str]]:
 
 def compute_line(machine: Machine, rate: float, precision: str) -> tuple[str, str]:
     """Return the line about the speed of matrix products."""
-    bf16 = "bf16 in hardware" if machine.bf16 else "no bf16 in hardware: fp32 is used"
-    if machine.bf16 and precision == "fp32":
-        bf16 = "bf16 in hardware, but slower: fp32 is used"
+    import torch
+
+    from utils.training.precision import is_bf16_faster
+
+    bf16 = "no bf16 in hardware: fp32 is used"
+    if machine.bf16:
+        is_used = is_bf16_faster(torch.device(machine.device))
+        bf16 = "bf16 in hardware" if is_used else "bf16 in hardware, but slower: fp32 is used"
     measured = f"{rate / 1e9:,.0f} GFLOP/s in {precision} measured on {machine.device}"
     return "compute", f"{measured}, {bf16}"
 

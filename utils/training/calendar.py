@@ -18,8 +18,6 @@ class Calendar:
     """What is due after a step; `total` is None while the length of the run is not yet known."""
 
     cfg: PretrainConfig
-    step_tokens: int
-    """Tokens of an optimizer step."""
 
     def is_log_due(self, step: int, total: int | None) -> bool:
         """Every --logging_steps, at least `LOG_POINTS` times in a run, and on the last step."""
@@ -27,20 +25,21 @@ class Calendar:
         return step % every == 0 or step == total
 
     def is_validation_due(
-        self, step: int, total: int | None, since: int, *, is_boxed: bool
+        self, step: int, total: int | None, since: int, *, is_boxed: bool, price: float
     ) -> bool:
         """Every --eval_steps, or `since` steps after the last one when that is a share of the run.
 
         The last step is left out, and what comes so shortly before it that it tells nothing new.
-        A run without a time box, whose validations have a fixed size, gets fewer if it is short.
+        `price` is what a validation scores, in training steps: a short run without a time box
+        (which sizes its validations) gets fewer, but for one that is to be stopped early.
         """
         if total is None or step >= total:
             return False
         if self.cfg.eval_steps:
             return step % self.cfg.eval_steps == 0
         every = max(1, total // (EVALUATIONS if is_boxed else EVALUATIONS_UNBOXED))
-        if not is_boxed:
-            every = max(every, TRAINING_PER_VALIDATION * self.cfg.eval_tokens // self.step_tokens)
+        if not is_boxed and not self.cfg.early_stopping_patience:
+            every = max(every, int(TRAINING_PER_VALIDATION * price))
         return since >= every and total - step >= every / 2
 
     def is_save_due(self, step: int, total: int | None, unsaved_s: float) -> bool:

@@ -23,4 +23,6 @@ def checked_event(event: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"an event {event['event']} without {key}")
     if any(type(event[key]) is not int or event[key] < 0 for key in COUNTS if key in event):
         raise ValueError(f"an event {event['event']} with a number that is no count")
+    if not isinstance(event.get("paths", {}), dict):
+        raise ValueError(f"an event {event['event']} whose paths are no table")
     return event

@@ -178,7 +178,7 @@ class Guard:
             found = load_checkpoint(place, self.model, self.optimizers)
             if self._is_finite():
                 return found
-            log.warning("skipping %s: not all of its weights are finite numbers", place)
+            self._tell("skipping %s: not all of its weights are finite numbers", place)
         start_over(self.run, self.model, self.optimizers)
         return TrainState()
 

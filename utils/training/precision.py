@@ -5,14 +5,19 @@ bfloat16 at half the rate of fp32, an AMD EPYC at four times it.
 """
 
 import functools
+import json
 import logging
 import math
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+
+from utils.hardware import cpu_name
 
 MEDIUM_ERROR = 3e-6
 """Relative error up to which "medium" matrix products count as fp32 (measured: 4.1e-7)."""
@@ -34,40 +39,68 @@ def has_bf16(device: torch.device) -> bool:
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 
 
-@functools.cache
-def is_bf16_faster(device: torch.device) -> bool:
-    """Return whether products in bfloat16 are done by the hardware and, on a CPU, are faster.
+@dataclass(frozen=True)
+class Gains:
+    """Which products are worth leaving plain fp32 for."""
 
-    Measured once in a process.
-    """
+    processor: str
+    """Where it was measured; "" for a device that says so itself."""
+    bf16: bool
+    """Products in bfloat16."""
+    medium: bool
+    """Products of fp32 in torch's precision "medium"; their error is looked at elsewhere."""
+
+
+@functools.cache
+def measured_gains(device: torch.device) -> Gains:
+    """Return what is faster on `device`, measured once in a process."""
     if device.type != "cpu":
-        return has_bf16(device)
-    if not has_bf16(device):
-        return False
+        return Gains("", has_bf16(device), medium=False)
     left, right = _operands(PROBE_SIZE)
     in_bf16 = left.bfloat16(), right.bfloat16()
-    gain = _speedup(lambda: _product_s(*in_bf16, "highest"), left, right)
-    log.debug("bf16 products run at %.2f times the speed of fp32", gain)
-    return gain >= WORTHWHILE
+    bf16 = has_bf16(device) and _speedup(lambda: _product_s(*in_bf16, "highest"), left, right)
+    medium = _speedup(lambda: _product_s(left, right, "medium"), left, right)
+    log.debug("by the speed of fp32 products: bf16 %.2f, medium %.2f", bf16, medium)
+    return Gains(cpu_name(), bf16 >= WORTHWHILE, medium >= WORTHWHILE)
 
 
-def choose_matmul_precision(device: torch.device, *, fast: bool = True, earlier: str = "") -> str:
+def known_gains(device: torch.device, recorded: object) -> Gains:
+    """Return what a run measured earlier on this processor (`recorded`), else measure it."""
+    if device.type == "cpu":
+        torch.set_num_threads(torch.get_num_threads())  # what measuring leaves in MKL
+        try:
+            earlier = TypeAdapter(Gains).validate_json(json.dumps(recorded), strict=True)
+        except ValidationError:
+            return measured_gains(device)
+        if earlier.processor == cpu_name():
+            return earlier
+    return measured_gains(device)
+
+
+def is_bf16_faster(device: torch.device) -> bool:
+    """Return whether the hardware has products in bfloat16 and, on a CPU, they are faster."""
+    return measured_gains(device).bf16
+
+
+def choose_matmul_precision(
+    device: torch.device, *, fast: bool = True, gains: Gains | None = None
+) -> str:
     """Set the precision of fp32 products and return it.
 
     On a CPU "medium" leaves MKL's slow path on some processors, is no faster on others and plain
     bf16 on yet others: it is taken where its error is that of fp32 and its speed is better.
-    `earlier` is what the run that goes on had: the speed does not count then.
     """
     if not fast:
         log.info("fp32 products: plain (fast_matmul is switched off)")
         return set_matmul_precision("highest")
     if device.type != "cpu":
         return set_matmul_precision("high")
-    error = _error("medium")
-    if error > MEDIUM_ERROR:
+    if not (gains or measured_gains(device)).medium:
+        return set_matmul_precision("highest")
+    if (error := _error("medium")) > MEDIUM_ERROR:
         log.info('fp32 products: plain ("medium" has an error of %.1e here)', error)
         return set_matmul_precision("highest")
-    return set_matmul_precision(earlier or ("medium" if _is_medium_faster() else "highest"))
+    return set_matmul_precision("medium")
 
 
 def set_matmul_precision(name: str) -> str:
@@ -82,12 +115,6 @@ def _error(precision: str) -> float:
     set_matmul_precision(precision)
     exact = left.double() @ right.double()
     return float(((left @ right).double() - exact).norm() / exact.norm())
-
-
-@functools.cache
-def _is_medium_faster() -> bool:
-    left, right = _operands(PROBE_SIZE)
-    return _speedup(lambda: _product_s(left, right, "medium"), left, right) >= WORTHWHILE
 
 
 def _speedup(candidate_s: Callable[[], float], left: Tensor, right: Tensor) -> float:
@@ -105,7 +132,7 @@ def _speedup(candidate_s: Callable[[], float], left: Tensor, right: Tensor) -> f
             best_s = min(best_s, candidate_s())
     finally:
         torch.set_num_threads(threads)
-    return plain_s / best_s
+    return plain_s / max(best_s, 1e-9)  # a coarse clock
 
 
 def _product_s(left: Tensor, right: Tensor, precision: str) -> float:

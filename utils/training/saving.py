@@ -94,8 +94,7 @@ class Saver:
         if self.box is not None and self.box.left_s < self.box.save_s:
             return False  # what ends the box would wait for it, and saves the same
         unsaved_s = 0.0 if writer.is_busy else self.clock.elapsed_s() - self.last_save_s
-        calendar = Calendar(self.run.cfg, self.run.step_tokens)
-        return calendar.is_save_due(self.state.step, total, unsaved_s)
+        return Calendar(self.run.cfg).is_save_due(self.state.step, total, unsaved_s)
 
     def save(self, name: str, *, wait: bool = False) -> Path:
         """Save the checkpoint `name` (step_N, best or final); with `wait` it is on the disk then.

@@ -86,16 +86,15 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
 
 
 def _recorded_paths(run: Run) -> dict[str, Any]:
-    """Return what was on in the run that goes on, nothing where its settings were others."""
+    """Return what was on in the run that goes on, or that is followed by --plan."""
     if run.checkpoint is not None:
-        state = TrainState.read(run.checkpoint)
-        return state.fast_paths if state.settings_hash == run.settings_hash else {}
+        return TrainState.read(run.checkpoint).fast_paths
     plan = Plan(run.folder / PLAN_FILE, run.cfg.warmup_steps, run.cfg.decay_ratio)
     if run.cfg.plan is not None:
         plan.events = read_events(run.cfg.plan)
     elif run.is_continued:
         plan.load((), step=0)
-    return (plan.find("fast_paths") or {}).get("paths", {})
+    return (plan.find("fast_paths", 0) or {}).get("paths", {})
 
 
 def _row_form(cfg: PretrainConfig, data: PackedDataset, control: ControlIds) -> RowForm:

@@ -20,7 +20,7 @@ from torch.nn.attention import current_flash_attention_impl
 from utils.config.pretrain import PretrainConfig
 from utils.training.loss import LossKernel
 from utils.training.memory import is_out_of_memory
-from utils.training.precision import choose_matmul_precision, has_bf16, is_bf16_faster
+from utils.training.precision import Gains, choose_matmul_precision, has_bf16, known_gains
 
 COMPILE_CACHE = Path(".cache/torchinductor")
 COMPILE_PAYS_FROM = 18.0
@@ -50,6 +50,8 @@ class FastPaths:
     """bf16 or fp32: in which Muon orthogonalizes (torch's own, which is not fused: in bf16)."""
     chunked_head: bool = True
     fused_optimizer: bool = True
+    gains: Gains | None = None
+    """What `bf16`, `matmul_precision` and `muon_precision` were chosen by."""
     malloc: str = ""
     """The allocator settings of the launcher, "" for none; of no effect on the bits."""
 
@@ -81,14 +83,11 @@ def choose_fast_paths(
     """Return what is on before compiling.
 
     bf16, where it is wanted, must be in the hardware and faster than fp32. `earlier` is what was
-    on in the run that goes on: what was measured then is not measured again.
+    on in the run that goes on: what was measured for it here is not measured again.
     """
-    known = earlier if earlier.get("device") == device.type else {}
-    is_faster = has_bf16(device) and known["bf16"] if "bf16" in known else is_bf16_faster(device)
-    if cfg.bf16 and not is_faster:
-        reason = (
-            "slower than fp32 on this processor" if has_bf16(device) else "not in this hardware"
-        )
+    gains = known_gains(device, earlier.get("gains"))
+    if cfg.bf16 and not gains.bf16:
+        reason = "slower than fp32" if has_bf16(device) else "not in this hardware"
         log.info("bf16: %s, computing in fp32", reason)
     for name in ("chunked_head", "fused_optimizer"):
         if not getattr(cfg, name):
@@ -97,14 +96,13 @@ def choose_fast_paths(
     return FastPaths(
         device=device.type,
         attention=f"{attention} {kernel}" if kernel else attention,
-        bf16=cfg.bf16 and is_faster,
+        bf16=cfg.bf16 and gains.bf16,
         compiled=False,
-        matmul_precision=choose_matmul_precision(
-            device, fast=cfg.fast_matmul, earlier=known.get("matmul_precision", "")
-        ),
-        muon_precision="bf16" if is_faster or not cfg.fused_optimizer else "fp32",
+        matmul_precision=choose_matmul_precision(device, fast=cfg.fast_matmul, gains=gains),
+        muon_precision="bf16" if gains.bf16 or not cfg.fused_optimizer else "fp32",
         chunked_head=cfg.chunked_head,
         fused_optimizer=cfg.fused_optimizer,
+        gains=gains,
         malloc=malloc_settings(),
     )
 

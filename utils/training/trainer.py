@@ -73,7 +73,7 @@ class Trainer:
     _last_validation: int = 0
 
     def __post_init__(self) -> None:
-        self.calendar = Calendar(self.run.cfg, self.run.step_tokens)
+        self.calendar = Calendar(self.run.cfg)
         self.saver = Saver(
             self.run, self.processes, self.model, self.optimizers, self.state, self.plan,
             self.clock, self.box,
@@ -260,8 +260,9 @@ class Trainer:
         """Whether to validate now; the last validation comes with `finish`."""
         since = self.state.step - self._last_validation
         is_boxed = self.plan.find("validation") is not None  # what every box records, for a replay
+        price = self.validation.tokens * self.processes.count / self.run.step_tokens
         return self.calendar.is_validation_due(
-            self.state.step, self.total, since, is_boxed=is_boxed
+            self.state.step, self.total, since, is_boxed=is_boxed, price=price
         )
 
     def is_save_due(self) -> bool:

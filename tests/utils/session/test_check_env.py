@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from utils.errors import BudgetError
-from utils.session.check_env import machine_lines, require_enough, size_line
+from utils.session.check_env import compute_line, machine_lines, require_enough, size_line
 from utils.session.machine import Gpu, Machine
 from utils.session.sizes import read_size
 
@@ -26,6 +26,20 @@ def test_the_command_writes_eleven_lines(run_module, root):
     assert [line.split()[0] for line in lines[:3]] == ["system", "CPU", "memory"]
     assert [line.split()[0] for line in lines[-4:]] == ["nano", "tiny", "small", "base"]
     assert "14.7M parameters" in lines[8]
+
+
+@pytest.mark.parametrize(
+    ("there", "faster", "said"),
+    [
+        (True, True, "bf16 in hardware"),
+        (True, False, "bf16 in hardware, but slower: fp32 is used"),
+        (False, False, "no bf16 in hardware: fp32 is used"),
+    ],
+)
+def test_the_precision_told_is_that_of_training(monkeypatch, there, faster, said):
+    monkeypatch.setattr("utils.training.precision.is_bf16_faster", lambda device: faster)
+    line = compute_line(replace(LAPTOP, bf16=there), 9e10, "fp32")
+    assert line == ("compute", f"90 GFLOP/s in fp32 measured on cpu, {said}")
 
 
 def test_time_follows_from_flops(root):

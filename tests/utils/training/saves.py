@@ -41,7 +41,6 @@ class ToyRun:
     tokenizer_dir: Path
     cfg: PretrainConfig
     writer: Writer
-    step_tokens: int = 256
 
     def card(self):
         return CARD

@@ -9,36 +9,42 @@ from utils.training.samples import is_sample_step
 
 @pytest.mark.parametrize(("total", "records"), [(20, 20), (300, 100), (100_000, 2000)])
 def test_even_a_short_run_has_a_curve(total, records):
-    calendar = Calendar(PretrainConfig(logging_steps=50), 4096)
+    calendar = Calendar(PretrainConfig(logging_steps=50))
     assert sum(calendar.is_log_due(step, total) for step in range(1, total + 1)) == records
 
 
 @pytest.mark.parametrize(
-    ("total", "is_boxed", "due"),
+    ("total", "is_boxed", "patience", "due"),
     [
-        (600, True, [100, 200, 300, 400, 500]),
-        (2000, False, list(range(200, 2000, 200))),
-        (250, False, [96, 192]),  # 3 x 131,072 validation tokens are 96 steps
-        (90, False, []),
+        (600, True, None, [100, 200, 300, 400, 500]),
+        (2000, False, None, list(range(200, 2000, 200))),
+        (250, False, None, [96, 192]),  # a validation for three times its tokens
+        (90, False, None, []),
+        (90, False, 3, [9, 18, 27, 36, 45, 54, 63, 72, 81]),
     ],
 )
-def test_validations_are_a_share_of_the_run_and_none_is_just_before_the_end(total, is_boxed, due):
-    calendar, found, last = Calendar(PretrainConfig(eval_tokens=131_072), 4096), [], 0
+def test_validations_are_a_share_of_the_run_and_none_is_just_before_the_end(
+    total, is_boxed, patience, due
+):
+    calendar, found, last = Calendar(PretrainConfig(early_stopping_patience=patience)), [], 0
     for step in range(1, total + 1):
-        if calendar.is_validation_due(step, total, step - last, is_boxed=is_boxed):
+        since, price = step - last, 131_072 / 4096
+        if calendar.is_validation_due(step, total, since, is_boxed=is_boxed, price=price):
             found.append(step)
             last = step
     assert found == due
 
 
 def test_eval_steps_are_taken_literally():
-    calendar = Calendar(PretrainConfig(eval_steps=30), 4096)
-    due = [n for n in range(1, 101) if calendar.is_validation_due(n, 100, 1, is_boxed=False)]
+    calendar = Calendar(PretrainConfig(eval_steps=30))
+    due = [
+        n for n in range(1, 101) if calendar.is_validation_due(n, 100, 1, is_boxed=False, price=9)
+    ]
     assert due == [30, 60, 90]
 
 
 def test_a_save_is_due_by_steps_or_by_time():
-    calendar = Calendar(PretrainConfig(save_steps=10), 4096)
+    calendar = Calendar(PretrainConfig(save_steps=10))
     assert calendar.is_save_due(20, 100, 1.0) and calendar.is_save_due(21, 100, 301.0)
     assert not calendar.is_save_due(21, 100, 299.0) and not calendar.is_save_due(100, 100, 999.0)
 

@@ -49,7 +49,7 @@ def test_in_fp32_small_singular_values_are_kept_from_rounding(shape):
     matrix = left @ torch.diag(torch.logspace(0, -5, 64, dtype=torch.float64)) @ right
     (exact,) = orthogonalized(matrix[None], COEFFICIENTS, 5, 1e-7)
     (found,) = orthogonalized(matrix.float()[None], COEFFICIENTS, 5, 1e-7)
-    assert (found - exact).abs().max() < 2e-3 * exact.abs().max()  # bfloat16: 2e-2
+    assert (found - exact).abs().max() < 2e-3 * exact.abs().max()  # bfloat16: 0.3
 
 
 def test_a_matrix_without_gradient_stays_zero():

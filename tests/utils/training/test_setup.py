@@ -1,11 +1,15 @@
 """A resumed run is the run that was never stopped, at every boundary between two steps."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from tests.utils.training.toy import bits, settings, train
 from utils.files import read_json
 from utils.training import setup, speed
 from utils.training.loss import LossKernel
+from utils.training.precision import Gains, has_bf16
 
 STEPS = 24
 MODES = {
@@ -20,8 +24,8 @@ MODES = {
 @pytest.fixture
 def bf16(monkeypatch):
     """Products in bfloat16 whether the processor has them or emulates them."""
-    monkeypatch.setattr(speed, "has_bf16", lambda device: True)
-    monkeypatch.setattr(speed, "is_bf16_faster", lambda device: True)
+    gains = Gains("", bf16=True, medium=False)
+    monkeypatch.setattr(speed, "known_gains", lambda device, recorded: gains)
 
 
 @pytest.fixture
@@ -54,6 +58,25 @@ def check_boundaries(prepared_dir, tmp_path, boundaries, **changes):
 @pytest.mark.usefixtures("bf16", "eager_again")
 def test_resume_is_bit_identical_at_some_boundaries(prepared_dir, tmp_path):
     check_boundaries(prepared_dir, tmp_path, (1, 23), dropout=0.1)
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_measured_for_it(prepared_dir, tmp_path):
+    cfg = settings(prepared_dir, tmp_path / "a", max_steps=2, save_steps=1)
+    first = train(cfg)
+    checkpoint = first.run.folder / "step_1"
+    other = read_json(checkpoint / "state.json")
+    gains = other["fast_paths"]["gains"]
+    assert gains == asdict(first.fast.gains)
+    gains["bf16"] = has_bf16(first.processes.device) and not gains["bf16"]
+    (checkpoint / "state.json").write_text(json.dumps(other))
+    manifest = read_json(checkpoint / "manifest.json")
+    data = (checkpoint / "state.json").read_bytes()
+    manifest["files"]["state.json"] |= dict(
+        bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    again = dict(output_dir=tmp_path / "b", resume_from_checkpoint=checkpoint)
+    assert train(cfg.model_copy(update=again)).fast.bf16 is gains["bf16"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What is switched on, and what is said when it is not."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ from torch import nn
 
 from utils.config.model import ModelConfig
 from utils.config.pretrain import PretrainConfig
+from utils.hardware import cpu_name
 from utils.model.architecture import build_model
 from utils.session.process import FAST_MALLOC
 from utils.training import precision, speed
 from utils.training.loss import LossKernel, language_model_loss
+from utils.training.precision import Gains
 from utils.training.speed import (
     can_compile,
     choose_fast_paths,
@@ -27,26 +31,25 @@ def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
     assert "no C++ compiler" in caplog.text
 
 
+def gains_are(monkeypatch, *, there=True, bf16=False, medium=False):
+    """Let the processor have these gains, whatever was recorded."""
+    gains = Gains("Some CPU", bf16=bf16, medium=medium)
+    monkeypatch.setattr(speed, "has_bf16", lambda device: there)
+    monkeypatch.setattr(speed, "known_gains", lambda device, recorded: gains)
+    monkeypatch.setattr(precision, "set_matmul_precision", lambda name: name)
+
+
 @pytest.fixture
 def no_probe(monkeypatch):
-    monkeypatch.setattr(speed, "choose_matmul_precision", precision_as_told)
-
-
-def precision_as_told(device, *, fast=True, earlier=""):
-    return (earlier or "medium") if fast else "highest"
-
-
-def bf16_is(monkeypatch, *, there, faster):
-    monkeypatch.setattr(speed, "has_bf16", lambda device: there)
-    monkeypatch.setattr(speed, "is_bf16_faster", lambda device: faster)
+    gains_are(monkeypatch)
 
 
 @pytest.mark.parametrize(
     ("there", "faster", "said"),
     [(True, True, ""), (True, False, "slower than fp32"), (False, False, "not in this hardware")],
 )
-def test_bf16_is_taken_where_it_is_faster(monkeypatch, no_probe, caplog, there, faster, said):
-    bf16_is(monkeypatch, there=there, faster=faster)
+def test_bf16_is_taken_where_it_is_faster(monkeypatch, caplog, there, faster, said):
+    gains_are(monkeypatch, there=there, bf16=faster)
     with caplog.at_level("INFO"):
         paths = choose_fast_paths(CPU, "sdpa", PretrainConfig()).as_dict()
     assert said in caplog.text
@@ -55,21 +58,23 @@ def test_bf16_is_taken_where_it_is_faster(monkeypatch, no_probe, caplog, there, 
     assert choose_fast_paths(CPU, "sdpa", PretrainConfig(bf16=False)).bf16 is False
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_a_run_that_goes_on_keeps_what_was_measured_for_it(monkeypatch, no_probe, faster):
-    bf16_is(monkeypatch, there=True, faster=faster)
-    first = choose_fast_paths(CPU, "sdpa", PretrainConfig())
-    bf16_is(monkeypatch, there=True, faster=not faster)
-    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), first.bits()) == first
-    bf16_is(monkeypatch, there=False, faster=False)  # on another machine
-    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), first.bits()).bf16 is False
-    bf16_is(monkeypatch, there=True, faster=True)
-    on_gpu = first.bits() | {"device": "cuda", "bf16": False}
-    assert choose_fast_paths(CPU, "sdpa", PretrainConfig(), on_gpu).bf16 is True
-
-
-def test_each_path_can_be_switched_off_and_says_so(monkeypatch, caplog):
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("gain", [True, False])
+def test_a_run_that_goes_on_keeps_what_was_measured_for_it(monkeypatch, bf16, gain):
+    """What is recorded goes through JSON and decides, whatever would be measured now."""
     monkeypatch.setattr(precision, "set_matmul_precision", lambda name: name)
+    monkeypatch.setattr(precision, "_error", lambda name: 1e-7)
+    measure = Gains(cpu_name(), bf16=gain, medium=gain)
+    monkeypatch.setattr(precision, "measured_gains", lambda device: measure)
+    cfg = PretrainConfig(bf16=bf16)
+    first = choose_fast_paths(CPU, "sdpa", cfg)
+    assert (first.bf16, first.matmul_precision) == (bf16 and gain, "medium" if gain else "highest")
+    measure = replace(measure, bf16=not gain, medium=not gain)
+    recorded = json.loads(json.dumps(first.bits()))
+    assert choose_fast_paths(CPU, "sdpa", cfg, recorded) == first
+
+
+def test_each_path_can_be_switched_off_and_says_so(no_probe, caplog):
     names = ("chunked_head", "fused_optimizer", "fast_matmul")
     with caplog.at_level("INFO"):
         off = choose_fast_paths(CPU, "sdpa", PretrainConfig(**dict.fromkeys(names, False)))
