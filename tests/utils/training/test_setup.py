@@ -71,9 +71,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_measured_for_it(prepared_dir
     (checkpoint / "state.json").write_text(json.dumps(other))
     manifest = read_json(checkpoint / "manifest.json")
     data = (checkpoint / "state.json").read_bytes()
-    manifest["files"]["state.json"] |= dict(
-        bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-    )
+    manifest["files"]["state.json"] |= dict(bytes=len(data), sha256=sha256_bytes(data))
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     again = dict(output_dir=tmp_path / "b", resume_from_checkpoint=checkpoint)
     assert train(cfg.model_copy(update=again)).fast.bf16 is gains["bf16"]
