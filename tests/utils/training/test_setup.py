@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from tests.utils.training.toy import bits, settings, train
-from utils.files import read_json
+from utils.files import read_json, sha256_bytes
 from utils.training import setup, speed
 from utils.training.loss import LossKernel
 from utils.training.precision import Gains, has_bf16
