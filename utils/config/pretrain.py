@@ -38,7 +38,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Muon for matrices and AdamW for the rest, or AdamW for all."""
     muon_learning_rate: PositiveFloat = 0.02
     """Peak learning rate of the matrices under Muon (Jordan et al., 2024)."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradient norm above which gradients are scaled down."""
