@@ -1,11 +1,14 @@
 """The benchmark of pre-training runs, on a toy, and says no in one line where it cannot."""
 
+import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+
+from tests.benchmarks import train
 
 
 def bench(root, *flags):
@@ -18,6 +21,31 @@ def test_without_a_gpu_its_benchmark_is_refused_in_one_line(root):
     done = bench(root, "--device", "cuda")
     assert done.returncode == 1 and done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1 and "no CUDA" in done.stderr
+
+
+def test_a_contender_that_is_killed_is_left_out(monkeypatch, caplog):
+    class Fake:
+        def __init__(self, task, threads):
+            self.task, self.slices = task, 0
+
+        def answer(self):
+            return {"steps": 1, "cpu_s": 1.0}
+
+        def train(self, seconds):
+            self.slices += 1
+            if self.task.name == "hf" and self.slices == 2:
+                raise BrokenPipeError(32, "Broken pipe")
+            return self.answer()
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(train, "Contender", Fake)
+    shape = dict(device="cpu", model={}, length=8, rows=1, folder="", work="")
+    tasks = {name: train.Task(name=name, **shape) for name in ("ours", "hf")}
+    found = train.race(tasks, argparse.Namespace(rounds=2, seconds=0.0))
+    assert set(found) == {"ours"} and len(found["ours"]) == 3
+    assert "hf left out, it has ended: [Errno 32] Broken pipe" in caplog.text
 
 
 @pytest.mark.slow
