@@ -88,7 +88,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     fused_optimizer: bool = True
     """AdamW in one pass and Muon over stacks of matrices, else torch's plain ones."""
     fast_matmul: bool = True
-    """Take faster products where they are faster here and their measured error is that of fp32."""
+    """Take other fp32 products where they are faster here and their error is that of fp32."""
     compile: bool = True
     """Compile the decoder blocks where there is a C compiler (logged when there is none)."""
     bf16: bool = True

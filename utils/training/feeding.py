@@ -19,6 +19,7 @@ RESIDENT_SHARE = 0.2
 """Share of the free memory of a GPU that the tokens may take."""
 UPLOAD_TOKENS = 1 << 24
 """Tokens that are read and brought to the device at once."""
+
 log = logging.getLogger(__name__)
 
 
