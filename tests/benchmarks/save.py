@@ -1,6 +1,6 @@
 """How long a save stops training, and how long it takes; prints one JSON line.
 
-python -m tests.benchmarks.save [--optimizer muon] [--rounds 5] [--folder DIR] [--cpu]
+python -m tests.benchmarks.save [--optimizer normuon] [--rounds 5] [--folder DIR] [--cpu]
 
 A model of 124M parameters (12 x 768, 50,257 pieces) takes an optimizer step, and its `Saver` saves
 it some times, as in training: buffers are made after the first step. `stall_s` is the longest time
@@ -61,7 +61,7 @@ class BenchRun:
 def main(argv: Sequence[str] | None = None) -> None:
     """Save, measure, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--optimizer", choices=("normuon", "muon", "adamw"), default="normuon")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to write (the system's for scratch)")
     parser.add_argument("--cpu", action="store_true")

@@ -50,7 +50,7 @@ class Task:
     folder: str
     """Prepared data, made by `toy_folder`."""
     work: str
-    optimizer: str = "muon"
+    optimizer: str = "normuon"
     """Ours only; the others have AdamW."""
     peer: str = ""
     """Checkout of a peer."""

@@ -194,7 +194,7 @@ def test_a_dying_process_ends_the_others_in_one_line(prepared_dir, tmp_path):
 SHARDED = dict(parallel="fsdp", global_batch_size=16)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["normuon", "adamw"])
 def test_fsdp_learns_what_one_process_does(optimizer, prepared_dir, tmp_path):
     common = SHARDED | dict(optimizer=optimizer)
     one = train(1, tmp_path / "one", prepared_dir, **common)

@@ -34,10 +34,10 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """Attention inside documents only; positions restart with each."""
     tokens_on_gpu: bool = True
     """Keep the training tokens on the GPU where they fit; else a thread reads ahead."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for matrices and AdamW for the rest, or AdamW for all."""
+    optimizer: Literal["normuon", "muon", "adamw"] = "normuon"
+    """NorMuon or Muon for matrices and AdamW for the rest, or AdamW for all."""
     muon_learning_rate: PositiveFloat = 0.02
-    """Peak learning rate of the matrices under Muon (Jordan et al., 2024)."""
+    """Peak learning rate of the matrices under (Nor)Muon (Jordan et al., 2024)."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices."""
     max_grad_norm: PositiveFloat = 1.0
@@ -86,7 +86,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     chunked_head: bool = True
     """Form loss and gradient chunk by chunk, else cross_entropy on all logits at once."""
     fused_optimizer: bool = True
-    """AdamW in one pass and Muon over stacks of matrices, else torch's plain ones."""
+    """AdamW in one pass and Muon over stacks of matrices, else torch's own (NorMuon has none)."""
     fast_matmul: bool = True
     """Take other fp32 products where they are faster here and their error is that of fp32."""
     compile: bool = True

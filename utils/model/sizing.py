@@ -48,9 +48,16 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
 
 
 def _layer_matrices(config: ModelConfig) -> int:
-    """Weights of the matrices of one block: q, k, v, o and the three of SwiGLU."""
-    key_width = (config.num_key_value_heads or config.n_head) * (config.d_model // config.n_head)
-    return 2 * config.d_model * (config.d_model + key_width) + 3 * config.d_model * config.d_ff
+    """Weights of the matrices of one block."""
+    return sum(rows * columns for rows, columns in _matrix_shapes(config))
+
+
+def _matrix_shapes(config: ModelConfig) -> list[tuple[int, int]]:
+    """Shapes of q, k, v, o and the three of SwiGLU."""
+    width = config.d_model
+    key_width = (config.num_key_value_heads or config.n_head) * (width // config.n_head)
+    attention = [(width, width), (key_width, width), (key_width, width), (width, width)]
+    return [*attention, (config.d_ff, width), (config.d_ff, width), (width, config.d_ff)]
 
 
 def matrix_parameters(config: ModelConfig) -> int:
@@ -73,7 +80,7 @@ def memory_bytes(
     batch_size: int,
     length: int | None = None,
     *,
-    optimizer: str = "muon",
+    optimizer: str = "normuon",
     gradient_checkpointing: bool = False,
     fused_attention: bool = False,
 ) -> int:
@@ -98,14 +105,20 @@ def memory_bytes(
     )
 
 
-def state_bytes(config: ModelConfig, optimizer: str = "muon") -> int:
-    """Return the bytes of the optimizer state: one buffer a matrix under Muon, two under AdamW."""
-    count = count_parameters(config)
-    under_muon = config.n_layer * _layer_matrices(config) if optimizer == "muon" else 0
-    return FP32_BYTES * (2 * count.total - under_muon)
+def state_bytes(config: ModelConfig, optimizer: str = "normuon") -> int:
+    """Return the bytes of the optimizer state: two buffers a weight under AdamW.
+
+    A matrix has one under Muon; NorMuon adds a number for each vector of its longer side.
+    """
+    count = 2 * count_parameters(config).total
+    if optimizer != "adamw":
+        count -= config.n_layer * _layer_matrices(config)
+    if optimizer == "normuon":
+        count += config.n_layer * sum(max(shape) for shape in _matrix_shapes(config))
+    return FP32_BYTES * count
 
 
-def checkpoint_bytes(config: ModelConfig, optimizer: str = "muon") -> int:
+def checkpoint_bytes(config: ModelConfig, optimizer: str = "normuon") -> int:
     """Return the bytes of one checkpoint: fp32 weights, optimizer state, tokenizer and notes."""
     notes = 2_000_000 + 120 * config.vocab_size
     return FP32_BYTES * count_parameters(config).total + state_bytes(config, optimizer) + notes

@@ -2,9 +2,10 @@
 
 `torch.optim.Muon` takes one matrix after the other, in bfloat16. Where bfloat16 is emulated that is
 a third of a training step, and on a GPU 168 matrices are some thousand launches; here the same
-iteration runs over all matrices of one shape at once, in bfloat16 or fp32.
+iteration runs over all matrices of one shape at once, in bfloat16 or fp32. NorMuon then evens out
+how far the neurons of a matrix move.
 
-Reference: Muon (Jordan et al., 2024).
+Reference: Muon (Jordan et al., 2024); NorMuon (Li et al., 2025).
 """
 
 import math
@@ -18,17 +19,29 @@ from torch.optim import Muon
 MOST_ELEMENTS = 2**25
 """Elements of a stack of matrices: 128 MB in fp32, of which a few exist at a time."""
 
-
 OBLONG = 2
 """Columns per row from which it pays to iterate on the products of the rows instead (fp32)."""
 
+SMALLEST_SQUARE = 1e-16
+"""Running mean square of a neuron below which it is taken for one that does not move."""
+
 
 class BatchedMuon(Muon):
-    """`torch.optim.Muon` over stacks of matrices; state and settings are the same."""
+    """`torch.optim.Muon` over stacks of matrices; state and settings are the same.
 
-    def __init__(self, params: Iterable[Tensor], *, dtype: torch.dtype, **options: Any) -> None:
+    With a `moment_decay` it is NorMuon, whose state has a `second_moment` beside the momentum.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        dtype: torch.dtype,
+        moment_decay: float | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(params, **options)
-        self.dtype = dtype
+        self.dtype, self.moment_decay = dtype, moment_decay
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -53,13 +66,18 @@ class BatchedMuon(Muon):
         stack = torch.stack(directions).to(self.dtype)  # (N, rows, columns)
         steps, eps = group["ns_steps"], group["eps"]
         stack = orthogonalized(stack, group["ns_coefficients"], steps, eps)
+        stack = stack.to(parameters[0].dtype)
+        if self.moment_decay is not None:
+            moments = [second_moment(self.state[p], p) for p in parameters]
+            together = torch.stack(moments)
+            stack = evened(stack, together, self.moment_decay)
+            torch._foreach_copy_(moments, together.unbind())  # pyright: ignore[reportPrivateImportUsage]
         rows, columns = parameters[0].shape
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         if group["weight_decay"]:
             kept = 1 - group["lr"] * group["weight_decay"]
             torch._foreach_mul_(parameters, kept)  # pyright: ignore[reportPrivateImportUsage]
-        updates = stack.to(parameters[0].dtype).unbind()
-        torch._foreach_add_(parameters, updates, alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(parameters, stack.unbind(), alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -104,6 +122,32 @@ def _gram_factor(gram: Tensor, coefficients: tuple[float, float, float], steps: 
             gram = update @ (update @ gram)
     assert factor is not None
     return factor
+
+
+def second_moment(state: dict[str, Any], matrix: Tensor) -> Tensor:
+    """Return the running mean square of each neuron of `matrix`, zero in a fresh state.
+
+    Neurons are the vectors along its longer side, (rows, 1) or (1, columns): those along the
+    shorter one have length 1 after orthogonalization. Never sharded.
+    """
+    if "second_moment" not in state:
+        rows, columns = matrix.shape
+        shape = (rows, 1) if rows >= columns else (1, columns)
+        state["second_moment"] = torch.zeros(shape, dtype=matrix.dtype, device=matrix.device)
+    return state["second_moment"]
+
+
+def evened(updates: Tensor, moments: Tensor, decay: float) -> Tensor:
+    """Return updates (N, rows, columns) whose neurons move alike and whose norms are as before.
+
+    Each is divided by the root of its running mean square in `moments`, (N, rows, 1) or
+    (N, 1, columns), which is brought up to date in place.
+    """
+    along = 2 if moments.shape[2] == 1 else 1
+    moments.lerp_(updates.square().mean(along, keepdim=True), 1 - decay)
+    scaled = updates * moments.clamp(min=SMALLEST_SQUARE).rsqrt()
+    norms = scaled.norm(dim=(1, 2), keepdim=True).clamp(min=math.sqrt(SMALLEST_SQUARE))
+    return scaled * (updates.norm(dim=(1, 2), keepdim=True) / norms)
 
 
 def _parts(parameters: list[Tensor]) -> Iterator[list[Tensor]]:

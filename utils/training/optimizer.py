@@ -1,14 +1,16 @@
-"""Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
+"""NorMuon or Muon for the matrices of the decoder blocks, AdamW for embeddings and norms.
 
 The fast forms (AdamW in one pass, Muon over stacks of matrices) can be switched off by
-`fused_optimizer`, but for Muon over sharded matrices; state has the same names in all.
+`fused_optimizer`, but for NorMuon and for sharded matrices, which have one form; state has the same
+names in all.
 
-Reference: Muon (Jordan et al., 2024); AdamW (Loshchilov and Hutter, 2019).
+Reference: Muon (Jordan et al., 2024); NorMuon (Li et al., 2025); AdamW (Loshchilov and Hutter,
+2019).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,22 @@ from utils.training.sharding import is_sharded, whole
 
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
-MUON_STATE = ("momentum_buffer",)
-ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+MOMENT_DECAY = 0.95
+"""Of NorMuon's second moments (beta2 of its authors)."""
+STATE = {
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "muon": ("momentum_buffer",),
+    "normuon": ("momentum_buffer", "second_moment"),
+}
+
+
+class Member(NamedTuple):
+    """One of the torch optimizers that step together."""
+
+    optimizer: Optimizer
+    peak_rate: float
+    state: tuple[str, ...]
+    """Names of the state of a parameter."""
 
 
 @dataclass
@@ -31,8 +47,7 @@ class Optimizers:
     """One or two torch optimizers that step together; state is addressed by parameter name."""
 
     names: dict[Tensor, str]
-    members: tuple[tuple[Optimizer, float], ...]
-    """Each optimizer with its peak learning rate."""
+    members: tuple[Member, ...]
 
     @classmethod
     def build(
@@ -40,7 +55,8 @@ class Optimizers:
     ) -> "Optimizers":
         """Sort the parameters of `model` by `cfg.optimizer`; only block matrices decay.
 
-        Muon orthogonalizes in `muon_dtype` (torch's own, without `cfg.fused_optimizer`: in bf16).
+        Both Muons orthogonalize in `muon_dtype` (torch's own, "muon" without
+        `cfg.fused_optimizer`, in bf16).
         """
         names: dict[Tensor, str] = {tensor: name for name, tensor in model.named_parameters()}
         is_matrix = {n: ".layers." in n and p.ndim == 2 for n, p in model.named_parameters()}
@@ -52,37 +68,37 @@ class Optimizers:
         if cfg.optimizer == "adamw":
             groups.append({"params": matrices, "weight_decay": cfg.weight_decay})
         adamw = AdamW(groups, lr=cfg.learning_rate, betas=BETAS, fused=fused)
-        members: list[tuple[Optimizer, float]] = [(adamw, cfg.learning_rate)]
-        if cfg.optimizer == "muon":
+        members = [Member(adamw, cfg.learning_rate, STATE["adamw"])]
+        if cfg.optimizer != "adamw":
             muon = _muon(matrices, muon_dtype, cfg, sharded=is_sharded(model))
-            members.append((muon, cfg.muon_learning_rate))
+            members.append(Member(muon, cfg.muon_learning_rate, STATE[cfg.optimizer]))
         return cls(names, tuple(members))
 
     def step(self, factor: float) -> None:
         """Update the weights at `factor` times the peak learning rates and drop the gradients."""
-        for optimizer, peak in self.members:
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
-            optimizer.step()
+        for member in self.members:
+            for group in member.optimizer.param_groups:
+                group["lr"] = member.peak_rate * factor
+            member.optimizer.step()
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
         """Free the gradients of the weights."""
-        for optimizer, _ in self.members:
-            optimizer.zero_grad(set_to_none=True)
+        for member in self.members:
+            member.optimizer.zero_grad(set_to_none=True)
 
     def forget(self) -> None:
         """Be as before the first step."""
         self.drop_gradients()
-        for optimizer, _ in self.members:
-            optimizer.state.clear()
+        for member in self.members:
+            member.optimizer.state.clear()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the whole state as `parameter name:key` -> tensor."""
         return {
             f"{self.names[parameter]}:{key}": value
-            for optimizer, _ in self.members
-            for parameter, state in optimizer.state.items()
+            for member in self.members
+            for parameter, state in member.optimizer.state.items()
             for key, value in state.items()
         }
 
@@ -93,25 +109,25 @@ class Optimizers:
             CheckpointError: the state belongs to other parameters or to another optimizer.
         """
         left = dict(tensors)
-        for optimizer, parameter in self._owned():
-            for key in MUON_STATE if isinstance(optimizer, Muon) else ADAMW_STATE:
+        for member, parameter in self._owned():
+            for key in member.state:
                 name = f"{self.names[parameter]}:{key}"
                 if name not in left:
                     raise CheckpointError(
                         f"optimizer state lacks {name}: resume with the same --optimizer and model"
                     )
-                optimizer.state[parameter][key] = left.pop(name).to(parameter.device)
+                member.optimizer.state[parameter][key] = left.pop(name).to(parameter.device)
         if left:
             raise CheckpointError(
                 f"optimizer state has {next(iter(left))}, which this run lacks: resume with the "
                 "same --optimizer and model"
             )
 
-    def _owned(self) -> Iterator[tuple[Optimizer, nn.Parameter]]:
-        for optimizer, _ in self.members:
-            for group in optimizer.param_groups:
+    def _owned(self) -> Iterator[tuple[Member, nn.Parameter]]:
+        for member in self.members:
+            for group in member.optimizer.param_groups:
                 for parameter in group["params"]:
-                    yield optimizer, parameter
+                    yield member, parameter
 
 
 def _muon(
@@ -122,11 +138,11 @@ def _muon(
         "momentum": MOMENTUM,
         "weight_decay": cfg.weight_decay,
     }
-    if sharded:  # of which there is one form
-        return ShardedMuon(matrices, dtype=dtype, **options)
-    if not cfg.fused_optimizer:
+    is_plain = cfg.optimizer == "muon"
+    if is_plain and not sharded and not cfg.fused_optimizer:
         return Muon(matrices, **options)
-    return BatchedMuon(matrices, dtype=dtype, **options)
+    form = ShardedMuon if sharded else BatchedMuon
+    return form(matrices, dtype=dtype, moment_decay=None if is_plain else MOMENT_DECAY, **options)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -127,7 +127,7 @@ class Report:
         if not trainer.processes.is_main:
             return
         rates = {"learning_rate": trainer.learning_rate}
-        if trainer.run.cfg.optimizer == "muon":
+        if trainer.run.cfg.optimizer != "adamw":
             factor = trainer.learning_rate / trainer.run.cfg.learning_rate
             rates["muon_learning_rate"] = factor * trainer.run.cfg.muon_learning_rate
         energy_wh, mfu = self.energy_wh(), self.mfu(trainer.tokens_per_s)

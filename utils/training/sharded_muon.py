@@ -1,6 +1,7 @@
 """Muon over sharded matrices: momentum stays where it is, each process orthogonalizes some of them.
 
-Legend: W processes, N matrices of one shape, k = N / W rounded up, r rows of a share.
+Legend: W processes, N matrices of one shape, k = N / W rounded up, r rows of a share. The second
+moments of NorMuon, a number for each neuron, are whole on every process.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Muon
 
-from utils.training.muon import MOST_ELEMENTS, orthogonalized
+from utils.training.muon import MOST_ELEMENTS, evened, orthogonalized, second_moment
 
 
 class ShardedMuon(Muon):
@@ -22,9 +23,16 @@ class ShardedMuon(Muon):
     A matrix is brought together on one process, orthogonalized there, and its rows go back.
     """
 
-    def __init__(self, params: Iterable[Tensor], *, dtype: torch.dtype, **options: Any) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        dtype: torch.dtype,
+        moment_decay: float | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(params, **options)
-        self.dtype = dtype
+        self.dtype, self.moment_decay = dtype, moment_decay
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -42,17 +50,33 @@ class ShardedMuon(Muon):
 
     def _update(self, parameters: list[DTensor], group: dict[str, Any]) -> None:
         """Update matrices of one shape."""
-        directions = [self._direction(parameter, group) for parameter in parameters]
-        rows, columns = parameters[0].shape
+        like = parameters[0]
+        matrices = _brought_together([self._direction(p, group) for p in parameters], like)
+        updates = orthogonalized(
+            matrices.to(self.dtype), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        ).to(matrices.dtype)
+        if self.moment_decay is not None:
+            updates = self._evened(updates, parameters, self.moment_decay)
+        rows, columns = like.shape
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-        for parameter, direction in zip(
-            parameters,
-            _orthogonalized_shares(directions, parameters[0], group, self.dtype),
-            strict=True,
-        ):
+        for parameter, update in zip(parameters, _sent_back(updates, like), strict=False):
             local = parameter.to_local()
             local.mul_(1 - group["lr"] * group["weight_decay"])
-            local.add_(direction, alpha=-rate)
+            local.add_(update[: len(local)], alpha=-rate)
+
+    def _evened(self, updates: Tensor, parameters: list[DTensor], decay: float) -> Tensor:
+        """Even out the neurons of the own matrices; tell their second moments to the others."""
+        mesh, k = parameters[0].device_mesh, len(updates)
+        moments = [second_moment(self.state[p], p) for p in parameters]
+        together = moments[0].new_zeros(mesh.size() * k, *moments[0].shape)
+        together[: len(moments)] = torch.stack(moments)
+        first = mesh.get_local_rank() * k
+        own = together[first : first + k].clone()
+        updates = evened(updates, own, decay)
+        dist.all_gather_single(together, own, group=mesh.get_group())
+        for moment, value in zip(moments, together, strict=False):
+            moment.copy_(value)
+        return updates
 
     def _direction(self, parameter: DTensor, group: dict[str, Any]) -> Tensor:
         """Return the own rows of the momentum, looked ahead with Nesterov's rule."""
@@ -66,10 +90,8 @@ class ShardedMuon(Muon):
         return own.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
 
 
-def _orthogonalized_shares(
-    shares: list[Tensor], like: DTensor, group: dict[str, Any], dtype: torch.dtype
-) -> list[Tensor]:
-    """Return the own rows of N orthogonalized matrices, given the own rows of each."""
+def _brought_together(shares: list[Tensor], like: DTensor) -> Tensor:
+    """Return the own k of N matrices whole (k, rows, columns), given the own rows of each."""
     mesh, (rows, columns) = like.device_mesh, like.shape
     count = mesh.size()
     k, r = -(-len(shares) // count), -(-rows // count)
@@ -80,9 +102,16 @@ def _orthogonalized_shares(
     dist.all_to_all_single(exchanged, stack, group=mesh.get_group())
     # what came from process w are the w-th rows of the own matrices: (W, k, r, columns)
     matrices = exchanged.view(count, k, r, columns).transpose(0, 1).reshape(k, count * r, columns)
-    matrices[:, :rows] = orthogonalized(
-        matrices[:, :rows].to(dtype), group["ns_coefficients"], group["ns_steps"], group["eps"]
-    ).to(matrices.dtype)
-    back = matrices.view(k, count, r, columns).transpose(0, 1).contiguous()
-    dist.all_to_all_single(stack, back.view(count * k, r, columns), group=mesh.get_group())
-    return [stack[number, : len(share)] for number, share in enumerate(shares)]
+    return matrices[:, :rows]
+
+
+def _sent_back(matrices: Tensor, like: DTensor) -> Tensor:
+    """Return the own rows of all matrices (W * k, r, columns), given the own ones whole."""
+    mesh, (k, rows, columns) = like.device_mesh, matrices.shape
+    count = mesh.size()
+    r = -(-rows // count)
+    padded = torch.nn.functional.pad(matrices, (0, 0, 0, count * r - rows))
+    stack = padded.reshape(k, count, r, columns).transpose(0, 1).contiguous()
+    shares = stack.new_empty(count * k, r, columns)
+    dist.all_to_all_single(shares, stack.view_as(shares), group=mesh.get_group())
+    return shares

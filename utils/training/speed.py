@@ -47,7 +47,7 @@ class FastPaths:
     compiled: bool
     matmul_precision: str
     muon_precision: str
-    """bf16 or fp32: in which Muon orthogonalizes (torch's own, which is not fused: in bf16)."""
+    """bf16 or fp32: in which (Nor)Muon orthogonalizes (torch's own Muon: in bf16)."""
     chunked_head: bool = True
     fused_optimizer: bool = True
     gains: Gains | None = None
@@ -57,7 +57,7 @@ class FastPaths:
 
     @property
     def muon_dtype(self) -> torch.dtype:
-        """In which Muon orthogonalizes."""
+        """In which (Nor)Muon orthogonalizes."""
         return torch.float32 if self.muon_precision == "fp32" else torch.bfloat16
 
     def as_dict(self) -> dict[str, object]:
@@ -92,6 +92,7 @@ def choose_fast_paths(
     for name in ("chunked_head", "fused_optimizer"):
         if not getattr(cfg, name):
             log.info("%s is switched off", name)
+    torch_muon = cfg.optimizer == "muon" and not cfg.fused_optimizer
     kernel = current_flash_attention_impl()
     return FastPaths(
         device=device.type,
@@ -99,7 +100,7 @@ def choose_fast_paths(
         bf16=cfg.bf16 and gains.bf16,
         compiled=False,
         matmul_precision=choose_matmul_precision(device, fast=cfg.fast_matmul, gains=gains),
-        muon_precision="bf16" if gains.bf16 or not cfg.fused_optimizer else "fp32",
+        muon_precision="bf16" if gains.bf16 or torch_muon else "fp32",
         chunked_head=cfg.chunked_head,
         fused_optimizer=cfg.fused_optimizer,
         gains=gains,

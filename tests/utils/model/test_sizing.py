@@ -53,6 +53,7 @@ def test_optimizer_state_is_one_buffer_a_matrix_under_muon():
     config = ModelConfig(n_layer=1, d_model=4, n_head=2, d_ff=8, vocab_size=10)
     assert state_bytes(config, "adamw") == 8 * count_parameters(config).total
     assert state_bytes(config, "adamw") - state_bytes(config, "muon") == 4 * (64 + 96)
+    assert state_bytes(config, "normuon") - state_bytes(config, "muon") == 4 * (4 * 4 + 3 * 8)
     assert checkpoint_bytes(config) > 4 * count_parameters(config).total + state_bytes(config)
 
 

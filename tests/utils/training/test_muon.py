@@ -84,6 +84,48 @@ def test_a_stack_is_taken_as_its_matrices_one_by_one(monkeypatch, precision):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)], ids=str)
+def test_normuon_is_muon_with_neurons_divided_by_their_running_size(shape):
+    rate, momentum, decay, weight_decay = 0.1, 0.9, 0.8, 0.01
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    parameter = torch.nn.Parameter(matrix.clone())
+    ours = BatchedMuon(
+        [parameter], dtype=torch.float32, lr=rate, momentum=momentum,
+        weight_decay=weight_decay, moment_decay=decay,
+    )  # fmt: skip
+    buffer, sizes = torch.zeros(shape), torch.zeros(max(shape))
+    for step in range(3):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        parameter.grad = gradient.clone()
+        ours.step()
+        buffer = momentum * buffer + (1 - momentum) * gradient
+        ahead = momentum * buffer + (1 - momentum) * gradient
+        (update,) = orthogonalized(ahead[None], COEFFICIENTS, 5, 1e-7)
+        tall = update if shape[0] >= shape[1] else update.T  # one neuron a row
+        even = torch.empty_like(tall)
+        for number, neuron in enumerate(tall):
+            mean = sum(float(value) ** 2 for value in neuron) / len(neuron)
+            sizes[number] = decay * sizes[number] + (1 - decay) * mean
+            even[number] = neuron / sizes[number].sqrt()
+        even *= tall.norm() / even.norm()
+        even = even if shape[0] >= shape[1] else even.T
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        matrix = (1 - rate * weight_decay) * matrix - rate * scale * even
+    torch.testing.assert_close(parameter.detach(), matrix, atol=1e-5, rtol=1e-5)
+    moments = ours.state[parameter]["second_moment"]
+    torch.testing.assert_close(moments.flatten(), sizes, atol=1e-7, rtol=1e-5)
+
+
+def test_neurons_that_never_move_stay_and_hurt_nothing():
+    parameter = torch.nn.Parameter(torch.zeros(6, 3))
+    ours = BatchedMuon([parameter], dtype=torch.float32, lr=0.1, moment_decay=0.9)
+    for gradient in (torch.zeros(6, 3), torch.tensor([1.0, 2, 0, 3, 0, 4]).diag()[:, [0, 1, 3]]):
+        parameter.grad = gradient
+        ours.step()
+    assert parameter.isfinite().all()
+    assert (parameter.abs().sum(1) > 0).tolist() == [True, True, False, True, False, False]
+
+
 def test_only_matrices_with_a_gradient_move():
     parameters = [torch.nn.Parameter(matrix) for matrix in matrices(0)]
     parameters[0].grad = torch.ones(8, 8)

@@ -23,7 +23,7 @@ def stepped(**changes):
 
 def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
     _, optimizers = stepped()
-    adamw, muon = (optimizer for optimizer, _ in optimizers.members)
+    adamw, muon = (member.optimizer for member in optimizers.members)
     assert isinstance(adamw, AdamW) and isinstance(muon, Muon)
     names = {optimizers.names[p] for p in muon.param_groups[0]["params"]}
     assert len(names) == 7 and all(".layers.0." in name for name in names)
@@ -34,15 +34,15 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_muon_works_in_the_precision_it_is_given(dtype):
     cfg = PretrainConfig(**TOY)
-    muon = Optimizers.build(build_model(cfg), cfg, dtype).members[1][0]
+    muon = Optimizers.build(build_model(cfg), cfg, dtype).members[1].optimizer
     assert isinstance(muon, BatchedMuon) and muon.dtype == dtype
 
 
 def test_without_the_fast_forms_the_optimizers_are_the_plain_ones_of_torch():
-    model, plain = stepped(fused_optimizer=False)
-    adamw, muon = (optimizer for optimizer, _ in plain.members)
+    model, plain = stepped(fused_optimizer=False, optimizer="muon")
+    adamw, muon = (member.optimizer for member in plain.members)
     assert type(muon) is Muon and type(adamw) is AdamW and not adamw.defaults["fused"]
-    other, fast = stepped()
+    other, fast = stepped(optimizer="muon")
     for optimizers in (plain, fast):
         optimizers.step(0.1)
     assert plain.tensors().keys() == fast.tensors().keys()
@@ -64,22 +64,26 @@ def test_adamw_alone_equals_torch_with_decay_on_matrices_only():
         assert parameter.grad is None
 
 
-def test_state_goes_out_and_in_by_name():
-    _, optimizers = stepped()
+@pytest.mark.parametrize("optimizer", ["normuon", "muon", "adamw"])
+def test_state_goes_out_and_in_by_name(optimizer):
+    _, optimizers = stepped(optimizer=optimizer)
     optimizers.step(1.0)
     state = {name: tensor.clone() for name, tensor in optimizers.tensors().items()}
-    _, fresh = stepped()
+    _, fresh = stepped(optimizer=optimizer)
     fresh.load(state)
     assert fresh.tensors().keys() == state.keys()
     assert all(torch.equal(fresh.tensors()[name], state[name]) for name in state)
 
 
-def test_state_of_another_optimizer_is_refused():
-    _, muon = stepped()
-    muon.step(1.0)
-    _, adamw = stepped(optimizer="adamw")
+@pytest.mark.parametrize(
+    ("saved", "loaded"), [("muon", "adamw"), ("muon", "normuon"), ("normuon", "muon")]
+)
+def test_state_of_another_optimizer_is_refused(saved, loaded):
+    _, one = stepped(optimizer=saved)
+    one.step(1.0)
+    _, other = stepped(optimizer=loaded)
     with pytest.raises(CheckpointError, match="same --optimizer"):
-        adamw.load(dict(muon.tensors()))
+        other.load(dict(one.tensors()))
 
 
 def test_gradients_are_scaled_down_to_the_norm():

@@ -79,7 +79,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_measured_for_it(prepared_dir
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager_again")
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["normuon", "muon", "adamw"])
 @pytest.mark.parametrize("mode", MODES)
 def test_resume_is_bit_identical_at_every_boundary(
     mode, optimizer, prepared_dir, tmp_path, request, monkeypatch

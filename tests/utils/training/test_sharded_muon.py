@@ -6,6 +6,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.optim import Muon
 
+from utils.training.muon import BatchedMuon
 from utils.training.sharded_muon import ShardedMuon
 
 
@@ -31,6 +32,27 @@ def test_matrices_of_several_shapes_move_as_under_torch(dtype, atol, group_of_on
         ours.step()
     for left, right in zip(plain, spread, strict=True):
         torch.testing.assert_close(right.full_tensor().detach(), left.detach(), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (4, 8), (5, 5)], ids=str)
+def test_normuon_over_shares_is_that_over_stacks(shape, group_of_one):
+    mesh = init_device_mesh("cpu", (1,))
+    settings = dict(lr=0.02, momentum=0.9, weight_decay=0.1, moment_decay=0.8, dtype=torch.float32)
+    start = [torch.randn(shape) for _ in range(3)]
+    whole = [torch.nn.Parameter(value.clone()) for value in start]
+    spread = [torch.nn.Parameter(distribute_tensor(v.clone(), mesh, [Shard(0)])) for v in start]
+    stacked, shared = BatchedMuon(whole, **settings), ShardedMuon(spread, **settings)
+    for _ in range(3):
+        for left, right in zip(whole, spread, strict=True):
+            left.grad = torch.randn(shape)
+            right.grad = distribute_tensor(left.grad.clone(), mesh, [Shard(0)])
+        stacked.step()
+        shared.step()
+    for left, right in zip(whole, spread, strict=True):
+        torch.testing.assert_close(right.full_tensor().detach(), left.detach())
+        moments = shared.state[right]["second_moment"], stacked.state[left]["second_moment"]
+        torch.testing.assert_close(*moments)
+        assert moments[0].max() > 0
 
 
 def test_a_matrix_without_gradient_stays(group_of_one):

@@ -30,7 +30,7 @@ def trained(cfg, *, sharded):
     return losses, norms, weights
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["normuon", "muon", "adamw"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_sharded_model_learns_what_a_plain_one_does(group_of_one, optimizer, tied):
     cfg = PretrainConfig(**TOY, optimizer=optimizer, tie_embeddings=tied, muon_learning_rate=0.002)

@@ -49,7 +49,7 @@ def test_a_missing_share_is_named(three_shares):
         StoredState.open(folder).rows("model/w", 0, 7)
 
 
-def trained(sharded, optimizer="muon"):
+def trained(sharded, optimizer="normuon"):
     cfg = PretrainConfig(**TOY, optimizer=optimizer)
     model = build_model(cfg)
     if sharded:
@@ -60,7 +60,7 @@ def trained(sharded, optimizer="muon"):
     return model, optimizers
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["normuon", "muon", "adamw"])
 @pytest.mark.parametrize("reader_is_sharded", [True, False])
 def test_what_was_written_is_read_spread_or_not(
     group_of_one, tmp_path, optimizer, reader_is_sharded
