@@ -6,7 +6,7 @@
 Everyone trains a decoder of 6 layers, width 256 and 4 heads on rows of 256 tokens, 2048 tokens a
 step, on one thread, for as many steps as the budget holds at the speed of the first ten (which,
 with start-up, compiling and evaluation, are not counted). All are scored on the same held-out
-documents in fp32 with the same code. Ours has the defaults of stage 02 and the rate of
+documents in fp32 with the same code. Ours has the defaults of stage 02 and the rate and momentum of
 config/tiny.json. nanoGPT: AdamW 6e-4 with decay 0.1, warm-up, cosine to a tenth, clipping at 1 (its
 train.py); without --nanogpt on transformers' GPT2 of the same shape, told as `nanogpt_recipe_gpt2`.
 nanochat: its model, optimizer and schedules (its base_train.py).
@@ -40,6 +40,7 @@ from utils.training.validation import ValidationSet
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = read_json(ROOT / "config" / "tiny.json")
+RATES = {name: TINY[name] for name in ("learning_rate", "muon_momentum")}
 VOCAB_SIZE = 8192
 EVAL_TOKENS = 131_072
 CALIBRATION_STEPS = 10
@@ -121,7 +122,7 @@ def _stage_02(task: Task, steps: int, name: str) -> dict[str, Any]:
         | dict(model_name=name, sequence_length=task.length, data_dir=task.folder)
         | dict(output_dir=f"{task.work}/{os.getpid()}", max_steps=steps, save_steps=10**7)
         | dict(batch_size=task.rows, gradient_accumulation_steps=1, eval_tokens=2 * task.length)
-        | dict(preflight=False, cpu=True, seed=42, learning_rate=TINY["learning_rate"])
+        | dict(preflight=False, cpu=True, seed=42, **RATES)
         | dict(task.settings)
     )
     with open_run(find_inputs(cfg)) as run:

@@ -38,14 +38,16 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     """NorMuon or Muon for matrices and AdamW for the rest, or AdamW for all."""
     muon_learning_rate: PositiveFloat = 0.02
     """Peak learning rate of the matrices under (Nor)Muon (Jordan et al., 2024)."""
+    muon_momentum: float = Field(0.95, gt=0, lt=1)
+    """Momentum of (Nor)Muon; a shorter memory, 0.9 or 0.85, suits runs of some hundred steps."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of matrices."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradient norm above which gradients are scaled down."""
     spike_threshold: float = Field(10.0, ge=0)
     """Deviations above the median of the last losses from which rows are skipped; 0: off."""
-    warmup_steps: int = Field(100, ge=0)
-    """Steps of linear warmup (at most a tenth of the run)."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warmup, at most a tenth of the run; a thirtieth, at most 100, when unset."""
     decay_ratio: float = Field(0.6, gt=0, le=1)
     """Share of the run over which the rate falls linearly to zero at its end."""
     save_steps: PositiveInt = 2000

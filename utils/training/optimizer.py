@@ -23,7 +23,6 @@ from utils.training.sharded_muon import ShardedMuon
 from utils.training.sharding import is_sharded, whole
 
 BETAS = (0.9, 0.95)
-MOMENTUM = 0.95
 MOMENT_DECAY = 0.95
 """Of NorMuon's second moments (beta2 of its authors)."""
 STATE = {
@@ -135,7 +134,7 @@ def _muon(
 ) -> Muon:
     options: dict[str, Any] = {
         "lr": cfg.muon_learning_rate,
-        "momentum": MOMENTUM,
+        "momentum": cfg.muon_momentum,
         "weight_decay": cfg.weight_decay,
     }
     is_plain = cfg.optimizer == "muon"

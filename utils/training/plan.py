@@ -69,7 +69,7 @@ class Plan:
     """The events of a run and the schedule that follows from them."""
 
     path: Path
-    warmup: int
+    warmup: int | None
     decay_ratio: float
     events: list[dict[str, Any]] = field(default_factory=list)
 

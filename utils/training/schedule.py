@@ -6,6 +6,8 @@ from typing import Self
 
 ENDLESS = 10**12
 """Total of a run whose length is not known yet."""
+WARMUP = 100
+"""Steps of warmup of a long run, unless the settings name them."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,14 @@ class Schedule:
     """Factor at `decay_start`."""
 
     @classmethod
-    def plan(cls, total: int, warmup: int, decay_ratio: float) -> Self:
-        """Return the schedule of a run of `total` steps; warmup takes a tenth of it at most."""
+    def plan(cls, total: int, warmup: int | None, decay_ratio: float) -> Self:
+        """Return the schedule of a run of `total` steps.
+
+        Warmup takes a tenth of it at most; None is a thirtieth and at most `WARMUP` steps.
+        """
         start = total - max(1, round(total * decay_ratio))
+        if warmup is None:
+            warmup = min(WARMUP, max(1, total // 30))
         warmup = min(warmup, max(1, total // 10))
         return cls(total, warmup, decay_ratio, max(start, min(warmup, total - 1)))
 
@@ -71,17 +78,18 @@ class Replan:
     else it goes on from its present value."""
 
 
-def replay(events: Iterable[Replan], step: int, warmup: int, decay_ratio: float) -> Schedule:
+def replay(events: Iterable[Replan], step: int, warmup: int | None, decay_ratio: float) -> Schedule:
     """Return the schedule that holds for `step`: that of the events up to there, in turn.
 
     Before the first event the run only warms up.
     """
-    found = Schedule(ENDLESS, max(1, warmup), decay_ratio, ENDLESS)
+    waiting = Schedule(ENDLESS, WARMUP if warmup is None else max(1, warmup), decay_ratio, ENDLESS)
+    found = waiting
     for event in events:
         if event.step > step:
             continue
         if event.total >= ENDLESS:
-            found = Schedule(ENDLESS, max(1, warmup), decay_ratio, ENDLESS)
+            found = waiting
         elif event.is_fresh or found.total >= ENDLESS:
             found = Schedule.plan(event.total, warmup, decay_ratio)
         else:

@@ -31,6 +31,16 @@ def test_block_matrices_go_to_muon_and_the_rest_to_adamw():
     assert rest == set(optimizers.names.values()) - names
 
 
+@pytest.mark.parametrize("momentum", [0.85, 0.95])
+def test_muon_averages_over_the_memory_it_is_given(momentum):
+    model, optimizers = stepped(muon_momentum=momentum)
+    name, matrix = next((n, p) for n, p in model.named_parameters() if n.endswith("q_proj.weight"))
+    gradient = matrix.grad.clone()
+    optimizers.step(1.0)
+    buffer = optimizers.tensors()[f"{name}:momentum_buffer"]
+    torch.testing.assert_close(buffer, (1 - momentum) * gradient)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_muon_works_in_the_precision_it_is_given(dtype):
     cfg = PretrainConfig(**TOY)

@@ -17,6 +17,12 @@ def test_warmup_takes_a_tenth_of_a_short_run():
     assert Schedule.plan(1, 100, 1.0).factor(0) == 1
 
 
+def test_warmup_is_a_thirtieth_up_to_a_hundred_steps_unless_it_is_named():
+    found = [Schedule.plan(total, None, 0.6).warmup for total in (1, 120, 1200, 3000, 10**6)]
+    assert found == [1, 4, 40, 100, 100]
+    assert replay([], 5, None, 0.6).factor(49) == 0.5  # of a length that is not known yet
+
+
 def test_before_the_decay_only_its_start_moves():
     plan = Schedule.plan(100, 10, 0.5)
     longer = plan.replanned(30, 200)
