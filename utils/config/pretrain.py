@@ -47,7 +47,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     spike_threshold: float = Field(10.0, ge=0)
     """Deviations above the median of the last losses from which rows are skipped; 0: off."""
     warmup_steps: int | None = Field(None, ge=0)
-    """Steps of linear warmup, at most a tenth of the run; a thirtieth, at most 100, when unset."""
+    """Steps of linear warmup, at most a tenth of the run; a twentieth, at most 100, when unset."""
     decay_ratio: float = Field(0.6, gt=0, le=1)
     """Share of the run over which the rate falls linearly to zero at its end."""
     save_steps: PositiveInt = 2000

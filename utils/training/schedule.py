@@ -29,11 +29,11 @@ class Schedule:
     def plan(cls, total: int, warmup: int | None, decay_ratio: float) -> Self:
         """Return the schedule of a run of `total` steps.
 
-        Warmup takes a tenth of it at most; None is a thirtieth and at most `WARMUP` steps.
+        Warmup takes a tenth of it at most; None is a twentieth and at most `WARMUP` steps.
         """
         start = total - max(1, round(total * decay_ratio))
         if warmup is None:
-            warmup = min(WARMUP, max(1, total // 30))
+            warmup = min(WARMUP, max(1, total // 20))
         warmup = min(warmup, max(1, total // 10))
         return cls(total, warmup, decay_ratio, max(start, min(warmup, total - 1)))
 

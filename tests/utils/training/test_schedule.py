@@ -17,9 +17,9 @@ def test_warmup_takes_a_tenth_of_a_short_run():
     assert Schedule.plan(1, 100, 1.0).factor(0) == 1
 
 
-def test_warmup_is_a_thirtieth_up_to_a_hundred_steps_unless_it_is_named():
-    found = [Schedule.plan(total, None, 0.6).warmup for total in (1, 120, 1200, 3000, 10**6)]
-    assert found == [1, 4, 40, 100, 100]
+def test_warmup_is_a_twentieth_up_to_a_hundred_steps_unless_it_is_named():
+    found = [Schedule.plan(total, None, 0.6).warmup for total in (1, 120, 1200, 2000, 10**6)]
+    assert found == [1, 6, 60, 100, 100]
     assert replay([], 5, None, 0.6).factor(49) == 0.5  # of a length that is not known yet
 
 
