@@ -8,6 +8,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from utils.config.model import ModelConfig
 from utils.config.training import TrainingConfig
 
+NOT_IDENTITY = frozenset(
+    {
+        "batch_size", "gradient_accumulation_steps", "cost_per_hour", "cpu", "data_dir",
+        "data_dirs", "data_path", "disk_budget_gb", "early_stopping_min_delta",
+        "early_stopping_patience",
+        "eval_steps", "eval_tokens", "keep_every", "logging_steps", "max_minutes", "model_name",
+        "output_dir", "plan", "preflight", "resume_from_checkpoint", "save_minutes", "save_steps",
+        "save_total_limit", "tensorboard", "tokens_on_gpu", "wandb",
+    }
+)  # fmt: skip
+"""Settings that do not change which model comes out (the global batch is looked at instead)."""
+
 
 class PretrainConfig(TrainingConfig, ModelConfig):
     """Pre-train a decoder from scratch on packed shards."""

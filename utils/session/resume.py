@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 
 import psutil
 
+from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
 from utils.files import folder_damage, is_moved_aside, read_json
+from utils.session.overrides import to_flags
 from utils.session.process import ROOT, child_environment
 from utils.session.record import Session, list_sessions, refuse_second_session
 from utils.session.runner import REAL, Runner, Tools
@@ -144,12 +146,28 @@ def resume_run(run: PretrainRun) -> NoReturn:
     data_dir = run.record.get("settings", {}).get("data_dir")
     if data_dir and not {"--data_dir", "--data_path", "--data_dirs"} & set(flags):
         flags += ["--data_dir", data_dir]  # a newer data set may be there by now
+    flags += _kept(run.record.get("settings", {}), PretrainConfig.from_cli(flags))
     places = [*run.folder.glob("step_*"), run.folder / "best", run.folder / "final"]
     if any(folder_damage(place) is None for place in places):
         flags += ["--resume_from_checkpoint", str(run.folder)]  # the last one counts
     log.info("going on with pre-training %s", run.folder)
     command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]
     os.execve(sys.executable, command, child_environment(os.environ))
+
+
+def _kept(recorded: dict[str, Any], now: PretrainConfig) -> list[str]:
+    """Return flags for what shapes the model and would be another by a newer default or file."""
+    found_by_the_run = {"vocab_size", "global_batch_size"}
+    shaping = PretrainConfig.model_fields.keys() - NOT_IDENTITY - found_by_the_run
+    values = now.resolved()
+    kept = {
+        name: recorded[name]
+        for name in sorted(shaping & recorded.keys())
+        if recorded[name] is not None and recorded[name] != values[name]
+    }
+    for name, value in kept.items():
+        log.info("keeping --%s %s of the run (it would be %s now)", name, value, values[name])
+    return to_flags(kept)
 
 
 def main(cfg: ResumeConfig) -> None:

@@ -148,7 +148,7 @@ def charts(records: Records) -> list[dict[str, str]]:
         (
             "Learning rate",
             "learning rate",
-            {"learning_rate": "AdamW", "muon_learning_rate": "Muon"},
+            {"learning_rate": "AdamW", "muon_learning_rate": "(Nor)Muon"},
         ),
         ("Speed", "tokens per second", {"tokens_per_s": "tokens per second"}),
         ("Gradient norm", "norm before clipping", {"grad_norm": "gradient norm"}),

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from utils.config.pretrain import PretrainConfig
+from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
 from utils.files import fingerprint, move_aside, one_writer, read_json
 from utils.log import is_main_process
@@ -20,18 +20,6 @@ from utils.training.inputs import Inputs
 from utils.training.metrics import RUN_FILE, RunRecord
 from utils.training.rotation import check_disk, clear_leftovers
 from utils.training.writer import Writer
-
-NOT_IDENTITY = frozenset(
-    {
-        "batch_size", "gradient_accumulation_steps", "cost_per_hour", "cpu", "data_dir",
-        "data_dirs", "data_path", "disk_budget_gb", "early_stopping_min_delta",
-        "early_stopping_patience",
-        "eval_steps", "eval_tokens", "keep_every", "logging_steps", "max_minutes", "model_name",
-        "output_dir", "plan", "preflight", "resume_from_checkpoint", "save_minutes", "save_steps",
-        "save_total_limit", "tensorboard", "tokens_on_gpu", "wandb",
-    }
-)  # fmt: skip
-"""Settings that do not change which model comes out (the global batch is looked at instead)."""
 
 COUNTED = ("batch_size", "gradient_accumulation_steps", "reduce")
 """What the rows of an optimizer step are counted by."""

@@ -8,6 +8,8 @@ ENDLESS = 10**12
 """Total of a run whose length is not known yet."""
 WARMUP = 100
 """Steps of warmup of a long run, unless the settings name them."""
+FIRST_WARMUP = 20
+"""Steps of warmup, unless they are named, while the length of the run is not known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def replay(events: Iterable[Replan], step: int, warmup: int | None, decay_ratio:
 
     Before the first event the run only warms up.
     """
-    waiting = Schedule(ENDLESS, WARMUP if warmup is None else max(1, warmup), decay_ratio, ENDLESS)
+    waiting = Schedule(
+        ENDLESS, FIRST_WARMUP if warmup is None else max(1, warmup), decay_ratio, ENDLESS
+    )
     found = waiting
     for event in events:
         if event.step > step:

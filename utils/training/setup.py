@@ -5,7 +5,7 @@ import math
 import time
 from typing import Any
 
-from utils.config.pretrain import PretrainConfig
+from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.data.control_tokens import ControlIds
 from utils.data.packed import PackedDataset
 from utils.model.architecture import build_model
@@ -22,7 +22,7 @@ from utils.training.optimizer import Optimizers
 from utils.training.parallel import Processes
 from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
 from utils.training.precision import set_matmul_precision
-from utils.training.run import NOT_IDENTITY, Run, global_rows
+from utils.training.run import Run, global_rows
 from utils.training.schedule import ENDLESS
 from utils.training.seeding import make_deterministic
 from utils.training.sharding import shard

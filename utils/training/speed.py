@@ -1,7 +1,7 @@
 """Turns on what makes a training step fast on this machine, and says what it turned on.
 
-Each path has a plain fallback; which ones were on is logged once and recorded, because each gives
-other bits.
+Each path has a plain fallback (NorMuon: --optimizer muon); which ones were on is logged once and
+recorded, because each gives other bits.
 """
 
 import logging
@@ -92,6 +92,8 @@ def choose_fast_paths(
     for name in ("chunked_head", "fused_optimizer"):
         if not getattr(cfg, name):
             log.info("%s is switched off", name)
+    if cfg.optimizer == "normuon" and not cfg.fused_optimizer:
+        log.info("NorMuon has one form: of the optimizers only AdamW is the plain one")
     torch_muon = cfg.optimizer == "muon" and not cfg.fused_optimizer
     kernel = current_flash_attention_impl()
     return FastPaths(

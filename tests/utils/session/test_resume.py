@@ -194,3 +194,19 @@ def test_a_run_whose_checkpoints_are_all_damaged_begins_again(killed_run, monkey
     again = toy.train(cfg)
     assert len([line for line in caplog.text.splitlines() if "skipping" in line]) == 4
     assert "from its beginning" in caplog.text and again.state.step == STEPS
+
+
+def test_a_run_keeps_what_it_was_started_with_when_a_default_has_changed(killed_run, monkeypatch):
+    folder, _ = killed_run
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    older = dict(optimizer="muon", warmup_steps=7, betas=None, save_minutes=99.0)
+    path.write_text(json.dumps(record | {"settings": record["settings"] | older}))
+    (run,) = unfinished_runs(folder.parent, [])
+    commands = []
+    monkeypatch.setattr("os.execve", lambda program, command, environment: commands.append(command))
+    resume_run(run)
+    added = commands[0][2 + len(sys.argv[1:]) :]
+    places = ["--data_dir", record["settings"]["data_dir"]]
+    kept = ["--optimizer", "muon", "--warmup_steps", "7"]
+    assert added == [*places, *kept, "--resume_from_checkpoint", str(folder)]

@@ -41,7 +41,9 @@ def step_on_the_gpu(cfg):
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_step_never_waits_for_the_device(compiled, fused):
-    model, step = step_on_the_gpu(PretrainConfig(**SETTINGS, fused_optimizer=fused))
+    model, step = step_on_the_gpu(
+        PretrainConfig(**SETTINGS, fused_optimizer=fused, optimizer="normuon" if fused else "muon")
+    )
     losses = []
     try:
         if compiled:

@@ -20,7 +20,7 @@ def test_warmup_takes_a_tenth_of_a_short_run():
 def test_warmup_is_a_twentieth_up_to_a_hundred_steps_unless_it_is_named():
     found = [Schedule.plan(total, None, 0.6).warmup for total in (1, 120, 1200, 2000, 10**6)]
     assert found == [1, 6, 60, 100, 100]
-    assert replay([], 5, None, 0.6).factor(49) == 0.5  # of a length that is not known yet
+    assert replay([], 5, None, 0.6).factor(9) == 0.5  # of a length that is not known yet
 
 
 def test_before_the_decay_only_its_start_moves():
