@@ -146,6 +146,7 @@ def killed_run(prepared_dir, tmp_path, monkeypatch):
 
     def cut(trainer):
         if trainer.state.step == 9:
+            trainer.run.writer.wait()  # a KeyboardInterrupt drops what is not written yet
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
