@@ -9,7 +9,7 @@ Reference: Muon (Jordan et al., 2024); NorMuon (Li et al., 2025).
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -52,8 +52,13 @@ class BatchedMuon(Muon):
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for parameters in by_shape.values():
-                for part in _parts(parameters):
-                    self._update(part, group)
+                size = self._stack_size(parameters[0])
+                for start in range(0, len(parameters), size):
+                    self._update(parameters[start : start + size], group)
+
+    def _stack_size(self, matrix: Tensor) -> int:
+        """Return how many matrices like this one are updated together."""
+        return max(1, MOST_ELEMENTS // matrix.numel())
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update matrices of one shape; a handful of launches, however many they are."""
@@ -148,10 +153,3 @@ def evened(updates: Tensor, moments: Tensor, decay: float) -> Tensor:
     scaled = updates * moments.clamp(min=SMALLEST_SQUARE).rsqrt()
     norms = scaled.norm(dim=(1, 2), keepdim=True).clamp(min=math.sqrt(SMALLEST_SQUARE))
     return scaled * (updates.norm(dim=(1, 2), keepdim=True) / norms)
-
-
-def _parts(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield runs of `parameters` whose stack stays within `MOST_ELEMENTS`."""
-    size = max(1, MOST_ELEMENTS // parameters[0].numel())
-    for start in range(0, len(parameters), size):
-        yield parameters[start : start + size]

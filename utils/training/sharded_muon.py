@@ -5,50 +5,29 @@ moments of NorMuon, a number for each neuron, are whole on every process.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim import Muon
 
-from utils.training.muon import MOST_ELEMENTS, evened, orthogonalized, second_moment
+from utils.training.muon import BatchedMuon, evened, orthogonalized, second_moment
 
 
-class ShardedMuon(Muon):
-    """`torch.optim.Muon` for parameters that `utils.training.sharding` spread over processes.
+class ShardedMuon(BatchedMuon):
+    """`BatchedMuon` for parameters that `utils.training.sharding` spread over processes.
 
-    A matrix is brought together on one process, orthogonalized there, and its rows go back.
+    A matrix is brought together on one process, orthogonalized there, and its rows go back. All
+    processes must call `step`.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        *,
-        dtype: torch.dtype,
-        moment_decay: float | None = None,
-        **options: Any,
+    def _stack_size(self, matrix: DTensor) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super()._stack_size(matrix) * matrix.device_mesh.size()
+
+    def _update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, parameters: list[DTensor], group: dict[str, Any]
     ) -> None:
-        super().__init__(params, **options)
-        self.dtype, self.moment_decay = dtype, moment_decay
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update the matrices that have a gradient; all processes must call it."""
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[DTensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
-            for parameters in by_shape.values():
-                each = max(1, MOST_ELEMENTS // parameters[0].numel())
-                size = each * parameters[0].device_mesh.size()
-                for start in range(0, len(parameters), size):
-                    self._update(parameters[start : start + size], group)
-
-    def _update(self, parameters: list[DTensor], group: dict[str, Any]) -> None:
         """Update matrices of one shape."""
         like = parameters[0]
         matrices = _brought_together([self._direction(p, group) for p in parameters], like)
