@@ -21,7 +21,8 @@ TOY = dict(
     gradient_accumulation_steps=8, warmup_steps=2, eval_tokens=400, max_steps=8, save_steps=1,
     save_total_limit=100, cpu=True, compile=False, preflight=False, bf16=False,
 )  # fmt: skip
-CANONICAL = dict(reduce="canonical", dropout=0.1)
+BIGRAM = dict(initialization="bigram", tie_embeddings=False)
+CANONICAL = dict(reduce="canonical", dropout=0.1, **BIGRAM)
 
 pytestmark = pytest.mark.slow
 
@@ -196,7 +197,7 @@ SHARDED = dict(parallel="fsdp", global_batch_size=16)
 
 @pytest.mark.parametrize("optimizer", ["normuon", "adamw"])
 def test_fsdp_learns_what_one_process_does(optimizer, prepared_dir, tmp_path):
-    common = SHARDED | dict(optimizer=optimizer)
+    common = SHARDED | dict(optimizer=optimizer) | (BIGRAM if optimizer == "normuon" else {})
     one = train(1, tmp_path / "one", prepared_dir, **common)
     two = train(2, tmp_path / "two", prepared_dir, **common)
     assert distance(two / "final", one / "final") < 1e-5

@@ -120,7 +120,11 @@ class Bigram:
     @classmethod
     def fit(cls, tokens: np.ndarray, vocab_size: int, eos_id: int) -> Self:
         """Count the pairs of a stream of documents, each followed by EOS."""
-        previous = _previous(tokens, eos_id)
+        return cls.of_pairs(_previous(tokens, eos_id), tokens, vocab_size)
+
+    @classmethod
+    def of_pairs(cls, previous: np.ndarray, tokens: np.ndarray, vocab_size: int) -> Self:
+        """Count pairs (previous[i], tokens[i])."""
         pairs, counts = np.unique(pair_codes(previous, tokens, vocab_size), return_counts=True)
         contexts = (pairs // vocab_size).astype(np.int64)
         discount = _discount(counts)

@@ -195,7 +195,10 @@ def load_checkpoint(folder: Path, model: PreTrainedModel, optimizers: Optimizers
                 "resume with the --config it was trained with"
             )
     if missing := sorted(set(known) - set(weights)):
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} lacks {missing[0]}: use another checkpoint")
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE} lacks {missing[0]}: use another checkpoint, or the --config "
+            "it was trained with"
+        )
     for name, tensor in kept.items():
         parameter = known.get(name.rpartition(":")[0])
         if parameter is not None and not _is_state_of(tensor, parameter):

@@ -54,7 +54,7 @@ def fit(trainer: Trainer) -> None:
         if trainer.model.is_activation_checkpointing and not was_recomputing:
             _estimate_micro_batch(trainer)  # more rows may fit so
     if is_new:
-        start_over(trainer.run, trainer.model, trainer.optimizers)
+        start_over(trainer.run, trainer.data, trainer.model, trainer.optimizers)
     trainer.fast = replace(trainer.fast, compiled=compiled)
     _record_paths(trainer, earlier)
     _record_micro_batch(trainer)

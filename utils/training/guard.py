@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 from utils.data.control_tokens import ControlIds
 from utils.data.packed import PackedDataset
 from utils.errors import BudgetError, LumiError
-from utils.model.architecture import build_model
 from utils.training.checkpoint import TrainState, load_checkpoint, read_step, resumable
 from utils.training.incidents import Incident, row_losses, write_report
+from utils.training.initialization import initial_weights
 from utils.training.loss import RowForm
 from utils.training.memory import release_memory, smaller_micro_batch
 from utils.training.metrics import MetricsLog
@@ -60,10 +60,11 @@ def spike_limit(losses: Sequence[float], threshold: float) -> float:
     return middle + threshold * max(spread, LEAST_SPREAD * middle)
 
 
-def start_over(run: Run, model: PreTrainedModel, optimizers: Optimizers) -> None:
+def start_over(
+    run: Run, data: PackedDataset, model: PreTrainedModel, optimizers: Optimizers
+) -> None:
     """Give `model` the weights of step 0 and forget the state of `optimizers`."""
-    fresh = build_model(run.cfg, run.cfg.seed, control=ControlIds.of(run.inputs.manifest))
-    values = dict(fresh.named_parameters())
+    values = initial_weights(run.cfg, data, ControlIds.of(run.inputs.manifest))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             local = values[name][slice(*own_rows(parameter))]
@@ -179,7 +180,7 @@ class Guard:
             if self._is_finite():
                 return found
             self._tell("skipping %s: not all of its weights are finite numbers", place)
-        start_over(self.run, self.model, self.optimizers)
+        start_over(self.run, self.data, self.model, self.optimizers)
         return TrainState()
 
     def _places(self, before: int) -> Iterator[Path]:
