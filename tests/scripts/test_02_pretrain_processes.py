@@ -21,7 +21,7 @@ TOY = dict(
     gradient_accumulation_steps=8, warmup_steps=2, eval_tokens=400, max_steps=8, save_steps=1,
     save_total_limit=100, cpu=True, compile=False, preflight=False, bf16=False,
 )  # fmt: skip
-BIGRAM = dict(initialization="bigram", tie_embeddings=False)
+BIGRAM = dict(initialization="bigram")
 CANONICAL = dict(reduce="canonical", dropout=0.1, **BIGRAM)
 
 pytestmark = pytest.mark.slow

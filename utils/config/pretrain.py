@@ -47,7 +47,7 @@ class PretrainConfig(TrainingConfig, ModelConfig):
     tokens_on_gpu: bool = True
     """Keep the training tokens on the GPU where they fit; else a thread reads ahead."""
     initialization: Literal["random", "bigram"] = "random"
-    """Random weights, or embedding and head that hold a table of pairs of tokens."""
+    """Random weights, or an embedding that holds which token follows which in the training text."""
     optimizer: Literal["normuon", "muon", "adamw"] = "normuon"
     """NorMuon or Muon for matrices and AdamW for the rest, or AdamW for all."""
     muon_learning_rate: PositiveFloat = 0.02
@@ -118,14 +118,6 @@ class PretrainConfig(TrainingConfig, ModelConfig):
         given = [name for name in lengths if getattr(self, name) is not None]
         if self.plan is not None and given:
             raise ValueError(f"plan says how long the run is: leave out {given[0]}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_initialization(self) -> Self:
-        if self.initialization == "bigram" and self.tie_embeddings:
-            raise ValueError(
-                "initialization bigram needs an output matrix of its own: set tie_embeddings false"
-            )
         return self
 
     @model_validator(mode="after")

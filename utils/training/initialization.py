@@ -1,11 +1,12 @@
-"""Weights of step 0: random, or such that the model begins as a table of neighbouring tokens.
+"""Weights of step 0: random, or such that the model knows which token follows which.
 
-What a model learns first is which token follows which, and to count pairs takes seconds where
-training takes minutes. With `initialization bigram` embedding and head hold the interpolated
-Kneser-Ney bigram of the training text, as far as a product of two V x D matrices can: the logits
-that differ from those of a table without context are ln(1 + d(w|v) / (b(v) Q(w))), positive for
-pairs that were seen and 0 for all others, and a truncated singular value decomposition gives s(v)
-and t(w) whose product comes near them. Blocks begin at random and learn the rest.
+That is what a model learns first, and to count pairs takes seconds where training takes minutes.
+What the interpolated Kneser-Ney bigram of the training text says of a pair beyond the frequency of
+the second token is ln(1 + d(w|v) / (b(v) Q(w))), positive for pairs that were seen and 0 for all
+others; a truncated singular value decomposition gives s(v) and t(w) whose product comes near it.
+`initialization bigram` puts them into embedding and head. With a head of its own the model begins
+as that table; where both are one matrix its rows hold s and t side by side, so that the answers are
+in place and blocks only have to carry s into t. Blocks begin at random.
 
 Reference: pairs as a matrix to be factored, Levy and Goldberg (2014); the decomposition, Halko,
 Martinsson and Tropp (2011), by `torch.svd_lowrank`.
@@ -26,17 +27,22 @@ from utils.data.packed import PackedDataset
 from utils.evaluation.baselines import Bigram
 from utils.model.architecture import build_model
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
 MOST_TOKENS = 2**24
 """Tokens whose pairs are counted at most: the first rows that the run trains on."""
-
-TAKEN = 2
-"""Columns that are not of the decomposition: the constant one, and what fills up the length."""
 
 OVERSAMPLING = 16
 """Directions that are followed beyond those that are kept."""
 
 LONGEST_SHARE = 0.8
-"""Share of the text whose tokens keep the whole length of s(v); longer ones are shortened."""
+"""Share of the text whose tokens keep the whole length of their rows; longer ones are shortened."""
+
+FREQUENCY_SCALE = 0.125
+"""Of ln Q(w) in a matrix that is both embedding and head, where s and t are at most 1 long."""
+
+SHORTEST = 1e-6
+"""Length of a row that is divided by at least."""
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +56,13 @@ def initial_weights(
     if cfg.initialization == "bigram":
         started = time.monotonic()
         table, frequency = count_pairs(data, cfg.seed, cfg.vocab_size, control.pad)
-        embedding, head = bigram_weights(table, frequency, cfg.d_model, cfg.seed)
-        weights["model.embed_tokens.weight"], weights["lm_head.weight"] = embedding, head
+        if cfg.tie_embeddings:
+            weights[EMBEDDING] = tied_matrix(table, frequency, cfg.d_model, cfg.seed)
+        else:
+            both = embedding_and_head(table, frequency, cfg.d_model, cfg.seed)
+            weights[EMBEDDING], weights[HEAD] = both
         log.info(
-            "begins as a table of %d pairs of tokens, counted in %.0f s",
+            "begins with %d pairs of tokens in its embedding, counted in %.0f s",
             len(table.pairs), time.monotonic() - started,
         )  # fmt: skip
     return weights
@@ -72,37 +81,65 @@ def count_pairs(
     return Bigram.of_pairs(previous, following, vocab_size), counts / counts.sum()
 
 
-def bigram_weights(
+def embedding_and_head(
     table: Bigram, frequency: np.ndarray, width: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return embedding and head (V, width) whose product has the probabilities of `table`.
+    """Return two matrices (V, width) that are `table`: logits = rms_norm(embedding) @ head.T.
 
     Rows of the embedding are (1, s(v), rest) of length sqrt(width), which RMSNorm leaves as they
-    are, and those of the head (ln Q(w), t(w), 0). Rows and columns are weighted by the root of
-    their frequency, so that the error is small where the text is.
+    are, and those of the head (ln Q(w), t(w), 0).
+    """
+    signal, answer = _factors(table, frequency, width - 2, seed)
+    signal, longest = _shortened(signal, frequency)
+    scale = (width - 1) ** 0.5
+    signal *= scale
+    end = 1 + signal.shape[1]
+    embedding, head = torch.zeros(len(frequency), width), torch.zeros(len(frequency), width)
+    embedding[:, 0] = 1
+    embedding[:, 1:end] = signal
+    embedding[:, -1] = (width - 1 - signal.square().sum(1)).clamp(min=0).sqrt()
+    head[:, 0] = _log_frequency(table, frequency)
+    head[:, 1:end] = answer * (longest / scale)
+    return embedding, head
+
+
+def tied_matrix(table: Bigram, frequency: np.ndarray, width: int, seed: int) -> Tensor:
+    """Return one matrix (V, width) with rows (ln Q(w), t(w), s(w)), each scaled."""
+    signal, answer = _factors(table, frequency, (width - 1) // 2, seed)
+    rank = signal.shape[1]
+    both = torch.zeros(len(frequency), width)
+    both[:, 0] = FREQUENCY_SCALE * _log_frequency(table, frequency)
+    both[:, 1 : rank + 1], _ = _shortened(answer, frequency)
+    both[:, rank + 1 : 2 * rank + 1], _ = _shortened(signal, frequency)
+    return both
+
+
+def _factors(table: Bigram, frequency: np.ndarray, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return s and t, (V, rank) each, less where there are fewer tokens.
+
+    Rows and columns are weighted by the root of their frequency, so that the error is small where
+    the text is. Tokens that the text does not have (those of chats) are random, for fine-tuning
+    must tell them apart.
     """
     size = len(frequency)
-    rank = min(width - TAKEN, size)
-    root = torch.from_numpy(frequency).sqrt().float()
+    root = torch.from_numpy(frequency).sqrt().float()[:, None]
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weighted = _excess(table, frequency)
         left, values, right = torch.svd_lowrank(weighted, q=min(rank + OVERSAMPLING, size))
-    signal = left[:, :rank] * values[:rank].sqrt() / root[:, None]
-    answer = right[:, :rank] * values[:rank].sqrt() / root[:, None]
+        roots = values[:rank].sqrt()
+        previous, following = weighted.indices()
+        signal = _filled(left[:, :rank] * roots / root, previous.unique())
+        answer = _filled(right[:, :rank] * roots / root, following.unique())
+    return signal, answer
 
-    lengths = signal.norm(dim=1)
-    longest = _quantile(lengths, torch.from_numpy(frequency), LONGEST_SHARE)
-    scale = (width - 1) ** 0.5 / longest
-    signal *= scale * (longest / lengths.clamp(min=longest))[:, None]
-    embedding, head = torch.zeros(size, width), torch.zeros(size, width)
-    embedding[:, 0] = 1
-    embedding[:, 1 : rank + 1] = signal
-    embedding[:, -1] = (width - 1 - signal.square().sum(1)).clamp(min=0).sqrt()
-    logits = torch.from_numpy(np.log(table.lower))
-    head[:, 0] = logits - (logits * torch.from_numpy(frequency)).sum()
-    head[:, 1 : rank + 1] = answer / scale
-    return embedding, head
+
+def _filled(rows: Tensor, seen: Tensor) -> Tensor:
+    """Return `rows` with all but those `seen` drawn at random, as long as they are on average."""
+    drawn = torch.randn(rows.shape)
+    drawn *= rows[seen].norm(dim=1).mean() / drawn.norm(dim=1, keepdim=True).clamp(min=SHORTEST)
+    drawn[seen] = rows[seen]
+    return drawn
 
 
 def _excess(table: Bigram, frequency: np.ndarray) -> Tensor:
@@ -119,11 +156,19 @@ def _excess(table: Bigram, frequency: np.ndarray) -> Tensor:
     )
 
 
-def _quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
-    """Return the value below which `share` of the weights lie."""
-    order = values.argsort()
-    reached = weights[order].cumsum(0) >= share * weights.sum()
-    return values[order[reached.nonzero()[0, 0]]]
+def _log_frequency(table: Bigram, frequency: np.ndarray) -> Tensor:
+    """Return ln Q(w) with mean 0 over the text, (V,)."""
+    logits = np.log(table.lower)
+    return torch.from_numpy(logits - (logits * frequency).sum()).float()
+
+
+def _shortened(rows: Tensor, frequency: np.ndarray) -> tuple[Tensor, float]:
+    """Return rows at most 1 long, and the length that became 1; longer ones lose the rest."""
+    lengths = rows.norm(dim=1)
+    order = lengths.argsort()
+    reached = torch.from_numpy(frequency)[order].cumsum(0) >= LONGEST_SHARE * frequency.sum()
+    longest = max(float(lengths[order[reached.nonzero()[0, 0]]]), SHORTEST)
+    return rows / lengths.clamp(min=longest)[:, None], longest
 
 
 @contextmanager
