@@ -120,12 +120,12 @@ class Bigram:
     @classmethod
     def fit(cls, tokens: np.ndarray, vocab_size: int, eos_id: int) -> Self:
         """Count the pairs of a stream of documents, each followed by EOS."""
-        return cls.of_pairs(_previous(tokens, eos_id), tokens, vocab_size)
+        return cls.of_codes(pair_codes(_previous(tokens, eos_id), tokens, vocab_size), vocab_size)
 
     @classmethod
-    def of_pairs(cls, previous: np.ndarray, tokens: np.ndarray, vocab_size: int) -> Self:
-        """Count pairs (previous[i], tokens[i])."""
-        pairs, counts = np.unique(pair_codes(previous, tokens, vocab_size), return_counts=True)
+    def of_codes(cls, codes: np.ndarray, vocab_size: int) -> Self:
+        """Count pairs by their codes (`pair_codes`)."""
+        pairs, counts = np.unique(codes, return_counts=True)
         contexts = (pairs // vocab_size).astype(np.int64)
         discount = _discount(counts)
         totals = np.bincount(contexts, weights=counts, minlength=vocab_size)

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from utils.config.pretrain import PretrainConfig
 from utils.data.control_tokens import ControlIds
-from utils.data.packed import PackedDataset
-from utils.evaluation.baselines import Bigram
+from utils.data.packed import ORDER_BLOCK, PackedDataset
+from utils.evaluation.baselines import Bigram, pair_codes
 from utils.model.architecture import build_model
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -73,12 +73,14 @@ def count_pairs(
 ) -> tuple[Bigram, np.ndarray]:
     """Return the table of the first rows drawn, and the share of each token in them (V,)."""
     rows = min(data.num_rows, max(1, MOST_TOKENS // data.length))
-    ids = data.batch(seed, 0, rows).numpy()
-    previous, following = ids[:, :-1], ids[:, 1:]
-    is_text = following != pad
-    previous, following = previous[is_text], following[is_text]
-    counts = np.bincount(following, minlength=vocab_size) + 1
-    return Bigram.of_pairs(previous, following, vocab_size), counts / counts.sum()
+    counts, codes = np.ones(vocab_size), []
+    for first in range(0, rows, ORDER_BLOCK):
+        ids = data.batch(seed, first, min(ORDER_BLOCK, rows - first)).numpy()
+        is_text = ids[:, 1:] != pad
+        previous, following = ids[:, :-1][is_text], ids[:, 1:][is_text]
+        counts += np.bincount(following, minlength=vocab_size)
+        codes.append(pair_codes(previous, following, vocab_size))
+    return Bigram.of_codes(np.concatenate(codes), vocab_size), counts / counts.sum()
 
 
 def embedding_and_head(
