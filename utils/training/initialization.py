@@ -38,8 +38,8 @@ OVERSAMPLING = 16
 LONGEST_SHARE = 0.8
 """Share of the text whose tokens keep the whole length of their rows; longer ones are shortened."""
 
-FREQUENCY_SCALE = 0.125
-"""Of ln Q(w) in a matrix that is both embedding and head, where s and t are at most 1 long."""
+TIED_LENGTH, FREQUENCY_SCALE = 2.0, 0.25
+"""In a matrix that is both embedding and head: the most of s and t, and the factor of ln Q(w)."""
 
 SHORTEST = 1e-6
 """Length of a row that is divided by at least."""
@@ -111,8 +111,8 @@ def tied_matrix(table: Bigram, frequency: np.ndarray, width: int, seed: int) -> 
     rank = signal.shape[1]
     both = torch.zeros(len(frequency), width)
     both[:, 0] = FREQUENCY_SCALE * _log_frequency(table, frequency)
-    both[:, 1 : rank + 1], _ = _shortened(answer, frequency)
-    both[:, rank + 1 : 2 * rank + 1], _ = _shortened(signal, frequency)
+    both[:, 1 : rank + 1] = TIED_LENGTH * _shortened(answer, frequency)[0]
+    both[:, rank + 1 : 2 * rank + 1] = TIED_LENGTH * _shortened(signal, frequency)[0]
     return both
 
 

@@ -53,7 +53,7 @@ def test_one_matrix_for_both_holds_the_table_in_two_halves(monkeypatch):
     model, frequency = table()
     both = tied_matrix(model, frequency, 2 * SIZE + 1, 0).double()
     answer, signal = both[:, 1 : SIZE + 1], both[:, SIZE + 1 :]
-    assert both[:, 1:].reshape(SIZE, 2, SIZE).norm(dim=2).max() == pytest.approx(1, abs=1e-5)
+    assert both[:, 1:].reshape(SIZE, 2, SIZE).norm(dim=2).max() == pytest.approx(2, abs=1e-5)
     after = np.arange(SIZE)
     wanted = np.stack([model.log_probs(np.full(SIZE, v), after) for v in range(SIZE)])
     rest = torch.from_numpy(wanted) - both[:, 0] / initialization.FREQUENCY_SCALE
