@@ -7,7 +7,7 @@ Everyone trains a decoder of 6 layers, width 256 and 4 heads on rows of 256 toke
 step, on one thread, for as many steps as the budget holds at the speed of the first ten. Start-up,
 compiling and evaluation are not counted; what ours takes to count pairs of tokens for its first
 weights is. All are scored on the same held-out documents in fp32 with the same code. Ours has the
-defaults of stage 02 and the rate and momentum of config/tiny.json, or what --settings says.
+defaults of stage 02 and the recipe of config/tiny.json, or what --settings says.
 nanoGPT: AdamW 6e-4 with decay 0.1, warm-up, cosine to a tenth, clipping at 1 (its
 train.py); without --nanogpt on transformers' GPT2 of the same shape, told as `nanogpt_recipe_gpt2`.
 nanochat: its model, optimizer and schedules (its base_train.py).
@@ -42,7 +42,7 @@ from utils.training.validation import ValidationSet
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = read_json(ROOT / "config" / "tiny.json")
-RATES = {name: TINY[name] for name in ("learning_rate", "muon_momentum")}
+RATES = {name: TINY[name] for name in ("learning_rate", "muon_momentum", "initialization")}
 VOCAB_SIZE = 8192
 EVAL_TOKENS = 131_072
 CALIBRATION_STEPS = 10
