@@ -41,7 +41,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TOY = dict(
     n_layer=2, d_model=64, n_head=4, d_ff=128, sequence_length=64, dropout=0.1, batch_size=4,
     gradient_accumulation_steps=2, max_steps=24, warmup_steps=4, eval_steps=8, eval_tokens=500,
-    save_total_limit=2, compile=False, preflight=False,
+    save_total_limit=2, compile=False, preflight=False, initialization="bigram",
 )  # fmt: skip
 MODULES = "argparse collections datetime json logging os pathlib random statistics string typing"
 MOST_SAVE_STEPS = 6
