@@ -5,7 +5,9 @@ Legend: B batch, H query heads, K key/value heads, T positions, D head width, S 
 Knows nothing about training; the choice never reaches a checkpoint.
 """
 
+import functools
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,18 +151,82 @@ def causal_blocks(
 ) -> Tensor:
     """Return causal attention (B, H, T, D), one block of queries after the other.
 
-    With `documents`, the number of each position's document, only inside documents. No block of
-    keys is skipped for them: which could be differs from batch to batch, and so would the shapes.
+    In the precision of `value`, which is that of autocast where it is on; softmax is in fp32. With
+    `documents`, the number of each position's document, only inside documents. No block of keys is
+    skipped for them: which could be differs from batch to batch, and so would the shapes.
     """
-    length, blocks = query.shape[2], []
-    for start in range(0, length, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, length)
-        scores = (query[:, :, start:end] @ key[:, :, :end].transpose(-1, -2)).float() * scaling
-        seen = torch.ones(end - start, end, dtype=torch.bool, device=query.device).tril(start)
-        if documents is not None:
-            seen = seen & (documents[:, None, start:end, None] == documents[:, None, None, :end])
-        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
-        if dropout:
-            weights = nn.functional.dropout(weights, dropout)
-        blocks.append(weights @ value[:, :, :end])
-    return torch.cat(blocks, 2)
+    query, key = (query * scaling).to(value.dtype), key.to(value.dtype)
+    return _CausalBlocks.apply(query, key, value, dropout or 0.0, documents)  # pyright: ignore[reportReturnType]
+
+
+class _CausalBlocks(torch.autograd.Function):
+    """Rows are divided by their sums after the product with the values, as in FlashAttention.
+
+    So one copy of the weights is kept, in the precision of the products, and the way back needs no
+    sums over keys: those of weight times gradient are those of output times gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        documents: Tensor | None,
+    ) -> Tensor:
+        outs, kept, dropped, shares = [], [], [], []
+        for start, end in _query_blocks(query.shape[2]):
+            scores = (query[:, :, start:end] @ key[:, :, :end].mT).float()
+            scores = scores.masked_fill(~_seen(start, end, query.device, documents), -math.inf)
+            weights = torch.exp(scores - scores.amax(-1, keepdim=True))  # (B, H, block, end)
+            share = weights.sum(-1, keepdim=True).reciprocal()
+            weights = weights.to(value.dtype)
+            kept.append(weights)
+            if dropout:
+                weights = nn.functional.dropout(weights, dropout)
+                dropped.append(weights)
+            outs.append(((weights @ value[:, :, :end]).float() * share).to(value.dtype))
+            shares.append(share)
+        out = torch.cat(outs, 2)
+        ctx.save_for_backward(query, key, value, out, *kept, *shares, *dropped)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, out, *saved = ctx.saved_tensors
+        blocks = _query_blocks(query.shape[2])
+        kept, shares = saved[: len(blocks)], saved[len(blocks) : 2 * len(blocks)]
+        dropped = saved[2 * len(blocks) :] or kept
+        d_query, d_key, d_value = [], [], []
+        for number, (start, end) in enumerate(blocks):
+            exact = upstream[0][:, :, start:end].float() * shares[number]
+            inner = (exact * out[:, :, start:end].float()).sum(-1, keepdim=True)
+            d_out = exact.to(value.dtype)  # (B, H, block, D)
+            d_weights = (d_out @ value[:, :, :end].mT).float()
+            d_scores = dropped[number].float() * d_weights - kept[number].float() * inner
+            d_scores = d_scores.to(query.dtype)
+            d_query.append(d_scores @ key[:, :, :end])
+            d_key.append(d_scores.mT @ query[:, :, start:end])
+            d_value.append(dropped[number].mT @ d_out)
+        return torch.cat(d_query, 2), _over_keys(d_key), _over_keys(d_value), None, None
+
+
+def _query_blocks(length: int) -> list[tuple[int, int]]:
+    return [(at, min(at + QUERY_BLOCK, length)) for at in range(0, length, QUERY_BLOCK)]
+
+
+def _seen(start: int, end: int, device: torch.device, documents: Tensor | None) -> Tensor:
+    """Return which of the first `end` keys each query of a block sees, (block, end) or per row."""
+    seen = torch.ones(end - start, end, dtype=torch.bool, device=device).tril(start)
+    if documents is None:
+        return seen
+    return seen & (documents[:, None, start:end, None] == documents[:, None, None, :end])
+
+
+def _over_keys(parts: list[Tensor]) -> Tensor:
+    """Return the sum (B, H, T, D) of what each block of queries gives to the keys it has seen."""
+    sums = []
+    for number, (start, end) in enumerate(_query_blocks(parts[-1].shape[2])):
+        sums.append(functools.reduce(torch.add, [part[:, :, start:end] for part in parts[number:]]))
+    return torch.cat(sums, 2)

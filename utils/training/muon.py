@@ -97,11 +97,13 @@ def orthogonalized(
     """Return matrices (N, rows, columns) with all singular values brought near 1."""
     is_tall = stack.shape[1] > stack.shape[2]
     wide = stack.mT if is_tall else stack
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     is_oblong = wide.shape[2] >= OBLONG * wide.shape[1]
     if is_oblong and wide.dtype == torch.float32:
-        wide = _gram_factor(wide @ wide.mT, coefficients, steps) @ wide
+        gram = wide @ wide.mT
+        norms = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=eps)[:, None, None]
+        wide = (_gram_factor(gram / norms.square(), coefficients, steps) / norms) @ wide
     else:
+        wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
         a, b, c = coefficients
         for _ in range(steps):
             gram = wide @ wide.mT
@@ -149,7 +151,10 @@ def evened(updates: Tensor, moments: Tensor, decay: float) -> Tensor:
     (N, 1, columns), which is brought up to date in place.
     """
     along = 2 if moments.shape[2] == 1 else 1
-    moments.lerp_(updates.square().mean(along, keepdim=True), 1 - decay)
-    scaled = updates * moments.clamp(min=SMALLEST_SQUARE).rsqrt()
-    norms = scaled.norm(dim=(1, 2), keepdim=True).clamp(min=math.sqrt(SMALLEST_SQUARE))
-    return scaled * (updates.norm(dim=(1, 2), keepdim=True) / norms)
+    squares = torch.linalg.vector_norm(updates, dim=along, keepdim=True).square()  # of neurons
+    moments.lerp_(squares / updates.shape[along], 1 - decay)
+    factors = moments.clamp(min=SMALLEST_SQUARE).rsqrt()
+    norms = (squares * factors.square()).sum((1, 2), keepdim=True).sqrt()
+    norms = norms.clamp(min=math.sqrt(SMALLEST_SQUARE))
+    factors *= squares.sum((1, 2), keepdim=True).sqrt() / norms
+    return updates * factors

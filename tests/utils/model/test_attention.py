@@ -15,13 +15,72 @@ from utils.training.loss import RowForm, language_model_loss
 EOS = 2
 
 
+def by_sdpa(q, k, v, scaling, documents=None):
+    """What `causal_blocks` returns, by torch's SDPA with an explicit mask."""
+    length = q.shape[2]
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    if documents is not None:
+        mask = mask & (documents[:, None, :, None] == documents[:, None, None, :])
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+
+
+def with_gradients(attend, tensors, *arguments, **options):
+    """The output, and the gradients of a random sum of it, in fp32."""
+    tensors = [tensor.clone().requires_grad_() for tensor in tensors]
+    out = attend(*tensors, *arguments, **options)
+    torch.manual_seed(7)
+    (out * torch.randn_like(out)).sum().backward()
+    return [out.float(), *(tensor.grad.float() for tensor in tensors)]
+
+
+@pytest.mark.parametrize("inside_documents", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 128, 300])
-def test_blocks_equal_sdpa(length):
+def test_blocks_and_their_gradients_equal_those_of_sdpa(length, inside_documents):
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 3, length, 16) for _ in range(3))
-    ours = causal_blocks(q, k, v, 16**-0.5)
-    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
+    tensors = [torch.randn(2, 3, length, 16) for _ in range(3)]
+    documents = (torch.rand(2, length) < 0.05).cumsum(1) if inside_documents else None
+    ours = with_gradients(causal_blocks, tensors, 0.3, documents=documents)
+    theirs = with_gradients(by_sdpa, tensors, 0.3, documents=documents)
+    for found, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, wanted, atol=5e-6, rtol=1e-5)
+
+
+def test_in_bf16_they_are_off_by_its_rounding_alone():
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, 3, 300, 16) for _ in range(3)]
+    exact = with_gradients(by_sdpa, tensors, 0.25)
+    rounded = with_gradients(causal_blocks, [tensor.bfloat16() for tensor in tensors], 0.25)
+    for found, wanted in zip(rounded, exact, strict=True):
+        assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_queries_in_fp32_beside_values_in_bf16_are_taken_in_bf16():
+    """So they come from rotary embeddings under autocast; all products must be in bf16."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 200, 16).bfloat16() for _ in range(3))
+    expected = with_gradients(causal_blocks, [q, k, v], 0.25)
+    found = with_gradients(causal_blocks, [q.float(), k.float(), v], 0.25)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_dropout_has_the_gradients_of_what_it_dropped(monkeypatch):
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, 3, 200, 16) for _ in range(3)]
+    keep = (torch.rand(2, 3, 200, 200) < 0.8) / 0.8
+
+    def dropped(weights, share):
+        assert share == 0.2
+        end = weights.shape[3]
+        return weights * keep[:, :, end - weights.shape[2] : end, :end]
+
+    def plain(q, k, v):
+        scores = (q @ k.mT * 0.3).masked_fill(torch.ones(200, 200).triu(1).bool(), -torch.inf)
+        return (scores.softmax(-1) * keep) @ v
+
+    monkeypatch.setattr(attention.nn.functional, "dropout", dropped)
+    ours = with_gradients(causal_blocks, tensors, 0.3, dropout=0.2)
+    for found, wanted in zip(ours, with_gradients(plain, tensors), strict=True):
+        torch.testing.assert_close(found, wanted, atol=5e-6, rtol=1e-5)
 
 
 def test_a_model_with_grouped_heads_gives_the_logits_of_sdpa_cached_too():
