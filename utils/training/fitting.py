@@ -6,9 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from utils.data.control_tokens import ControlIds
 from utils.model.sizing import memory_bytes
 from utils.training.guard import start_over
-from utils.training.loss import language_model_loss
+from utils.training.loss import RowForm, language_model_loss
 from utils.training.memory import (
     available_bytes,
     is_out_of_memory,
@@ -22,13 +26,23 @@ from utils.training.reduction import fitting_micro_batch
 from utils.training.run import global_rows
 from utils.training.seeding import seed_step
 from utils.training.sharding import is_sharded
-from utils.training.speed import can_compile, compile_decoder
+from utils.training.speed import (
+    can_compile,
+    compile_decoder,
+    gradient_error,
+    uncompiled,
+    undo_compiling,
+)
 from utils.training.trainer import Trainer
 
 ESTIMATED_SHARE = 0.8
 """Share of the available memory that a training step may take by estimate (CPU)."""
 MEASURED_SHARE = 0.95
 """Share that it may take as measured: beyond, Linux would soon kill the process (CPU)."""
+
+GRADIENT_ERROR = {"fp32": 0.03, "bf16": 0.5}
+"""Relative error of a parameter's gradient up to which a compiled step counts as the plain one.
+Rounding alone gives 1e-4 and 0.02; what compilers get wrong is wrong altogether."""
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +107,9 @@ def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
         is_too_much = is_too_much or taken > MEASURED_SHARE * room
     if trainer.processes.any(is_too_much):
         return None
+    if compiling and trainer.processes.any(not (compiled and _computes_the_same(trainer))):
+        undo_compiling(trainer.model)
+        return _proved(trainer, compiling=False, is_new=is_new)
     if compiled:
         log.info("compiled the decoder blocks in %.0f s", time.monotonic() - started)
     log.info("a step of %d rows takes %.2f GB", trainer.state.micro_batch, taken / 1e9)
@@ -103,14 +120,57 @@ def _try_step(trainer: Trainer, is_new: bool) -> None:
     """Run a step on real rows; in a new run also the update, which allocates its state."""
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
-    with trainer.autocast():
-        loss = language_model_loss(
-            trainer.model, batch, batch.numel(), trainer.form, chunked=trainer.fast.chunked_head
-        )
-    loss.backward()
+    _backward(trainer, batch, trainer.form)
     if is_new:
         trainer.optimizers.step(0.0)
     trainer.optimizers.drop_gradients()
+
+
+def _backward(trainer: Trainer, batch: Tensor, form: RowForm) -> None:
+    """Leave the gradients of the loss of `batch` (B, T), summed and divided by T."""
+    with trainer.autocast():
+        loss = language_model_loss(
+            trainer.model, batch, batch.shape[1], form, chunked=trainer.fast.chunked_head
+        )
+    loss.backward()
+
+
+def _computes_the_same(trainer: Trainer) -> bool:
+    """Return whether the compiled step gives the gradients of the plain one; warn if it does not.
+
+    Compilers err in silence (torch 2.13 once gave NaN for a transposed bfloat16 tensor here). Both
+    learn from the first row alone: that costs the plain step a row's memory, and the compiled one
+    has the shapes that it was compiled for. With dropout there is nothing to compare.
+    """
+    if trainer.run.cfg.dropout:
+        return True
+    batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
+    pad = ControlIds.of(trainer.run.inputs.manifest).pad
+    form = replace(trainer.form, pad_id=pad)
+    batch = torch.cat([batch[:1], torch.full_like(batch[1:], pad)])
+    try:
+        with uncompiled(trainer.model):
+            _backward(trainer, batch[:1], form)
+        plain = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        trainer.optimizers.drop_gradients()
+        _backward(trainer, batch, form)
+        error = gradient_error(trainer.model, plain)
+    except (RuntimeError, MemoryError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        log.info("no memory to compare the compiled step with the plain one")
+        return True
+    finally:
+        trainer.optimizers.drop_gradients()
+    if error <= GRADIENT_ERROR["bf16" if trainer.fast.bf16 else "fp32"]:
+        log.info("the compiled step gives the gradients of the plain one (off by %.1e)", error)
+        return True
+    log.warning(
+        "the compiled step gives other gradients than the plain one (off by %.1e): training runs "
+        "uncompiled, about 1.5 times slower",
+        error,
+    )
+    return False
 
 
 def _record_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:

@@ -5,16 +5,18 @@ recorded, because each gives other bits.
 """
 
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import current_flash_attention_impl
 
 from utils.config.pretrain import PretrainConfig
@@ -133,8 +135,7 @@ def compile_decoder(model: nn.Module, step: Callable[[], object]) -> bool:
 
     The blocks share one compiled function, so that 24 layers take no longer than 6.
     """
-    layers = model.model.layers  # pyright: ignore[reportAttributeAccessIssue]
-    for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
+    for layer in _layers(model):
         layer.compile(dynamic=False)
     LossKernel.compile()
     try:
@@ -144,8 +145,47 @@ def compile_decoder(model: nn.Module, step: Callable[[], object]) -> bool:
             raise
         reason = " ".join(str(error).split())[:160]
         log.warning("compiling failed (%s): training runs uncompiled", reason)
-        for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
-            layer._compiled_call_impl = None
-        LossKernel.eager()
+        undo_compiling(model)
         return False
     return True
+
+
+def undo_compiling(model: nn.Module) -> None:
+    """Take back what `compile_decoder` did."""
+    for layer in _layers(model):
+        layer._compiled_call_impl = None
+    LossKernel.eager()
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Within it decoder blocks and loss are the plain ones."""
+    calls, kernel = [layer._compiled_call_impl for layer in _layers(model)], LossKernel.run
+    undo_compiling(model)
+    try:
+        yield
+    finally:
+        for layer, call in zip(_layers(model), calls, strict=True):
+            layer._compiled_call_impl = call
+        LossKernel.run = staticmethod(kernel)
+
+
+def gradient_error(model: nn.Module, plain: Sequence[Tensor]) -> float:
+    """Return how far the gradients of `model` are from those of the plain step, at worst.
+
+    By parameter, as a share of the norm of `plain` (of the largest norm / 1000 where that is
+    more, for a gradient that is all but zero has no digits to compare); infinite where one is not
+    a number.
+    """
+    norms = [float(gradient.norm()) for gradient in plain]
+    least = max(norms) / 1000
+    found = (p.grad for p in model.parameters() if p.grad is not None)
+    errors = [
+        float((gradient - wanted).norm()) / max(norm, least, 1e-30)
+        for gradient, wanted, norm in zip(found, plain, norms, strict=True)
+    ]
+    return max(error if math.isfinite(error) else math.inf for error in errors)
+
+
+def _layers(model: nn.Module) -> Any:
+    return model.model.layers  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tests.utils.training.toy import bits, settings, train
 from utils.errors import BudgetError
 from utils.model.architecture import build_model
 from utils.training import fitting
+from utils.training.loss import LossKernel
+from utils.training.speed import gradient_error
 
 GB = 10**9
 
@@ -105,3 +108,69 @@ def test_memory_that_runs_out_in_the_trial_is_halved_with_the_global_batch_kept(
     monkeypatch.setattr(fitting, "language_model_loss", failing)
     trainer = started(settings(prepared_dir, tmp_path))
     assert trainer.state.micro_batch == 1 and trainer.state.tokens == 8 * 32
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """A compiler of decoder blocks that a test can make err, by what it does to their output."""
+    errs = [lambda hidden: hidden]
+
+    def compile_(layer, **options):
+        def call(*args, **kwargs):
+            hidden = layer.forward(*args, **kwargs)
+            return errs[0](hidden) if hidden.requires_grad else hidden
+
+        layer._compiled_call_impl = call
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    monkeypatch.setattr(LossKernel, "compile", LossKernel.eager)
+    monkeypatch.setattr(fitting, "can_compile", lambda *, wanted, left_s, startup_s: wanted)
+    return errs
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda hidden: hidden.clamp(max=0),
+        lambda hidden: hidden.roll(1, 1),
+        lambda hidden: torch.where(torch.arange(hidden.shape[1])[:, None] == 3, torch.nan, hidden),
+        lambda hidden: hidden.detach() + 0 * hidden,
+    ],
+    ids=["cut", "shifted", "not a number", "no gradient"],
+)
+def test_a_compiled_step_that_computes_something_else_is_not_taken(
+    compiler, error, prepared_dir, tmp_path, caplog
+):
+    plain = train(settings(prepared_dir, tmp_path / "plain", max_steps=2, compile=False))
+    compiler[0] = error
+    trainer = train(settings(prepared_dir, tmp_path / "wrong", max_steps=2, compile=True))
+    assert not trainer.fast.compiled and bits(trainer) == bits(plain)
+    assert "gives other gradients than the plain one (off by" in caplog.text
+
+
+def test_a_compiled_step_that_computes_the_same_is_taken(
+    compiler, prepared_dir, tmp_path, caplog, monkeypatch
+):
+    with caplog.at_level("INFO"):
+        trainer = train(settings(prepared_dir, tmp_path / "a", max_steps=2, compile=True))
+    assert trainer.fast.compiled
+    assert "gives the gradients of the plain one (off by" in caplog.text
+
+    def no_room(model, plain):
+        raise MemoryError
+
+    monkeypatch.setattr(fitting, "gradient_error", no_room)
+    with caplog.at_level("INFO"):
+        trainer = train(settings(prepared_dir, tmp_path / "b", max_steps=2, compile=True))
+    assert trainer.fast.compiled and "no memory to compare" in caplog.text
+
+
+def test_the_error_of_gradients_is_that_of_the_worst_parameter():
+    model = nn.Linear(2, 2)
+    model.weight.grad, model.bias.grad = torch.full((2, 2), 3.0), torch.tensor([1e-9, 0.0])
+    plain = [torch.full((2, 2), 2.0), torch.zeros(2)]
+    assert gradient_error(model, plain) == pytest.approx(0.5)
+    model.bias.grad = torch.tensor([0.004, 0.0])  # beside a thousandth of the largest norm, 4
+    assert gradient_error(model, plain) == pytest.approx(1.0)
+    model.weight.grad[0, 0] = torch.nan
+    assert gradient_error(model, plain) == float("inf")
