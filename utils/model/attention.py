@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import activate_flash_attention_impl
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -193,7 +194,8 @@ class _CausalBlocks(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, key, value, out, *saved = ctx.saved_tensors
         blocks = _query_blocks(query.shape[2])
         kept, shares = saved[: len(blocks)], saved[len(blocks) : 2 * len(blocks)]

@@ -6,13 +6,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from utils.data.control_tokens import ControlIds
 from utils.model.sizing import memory_bytes
 from utils.training.guard import start_over
-from utils.training.loss import RowForm, language_model_loss
+from utils.training.loss import language_model_loss
 from utils.training.memory import (
     available_bytes,
     is_out_of_memory,
@@ -40,9 +38,9 @@ ESTIMATED_SHARE = 0.8
 MEASURED_SHARE = 0.95
 """Share that it may take as measured: beyond, Linux would soon kill the process (CPU)."""
 
-GRADIENT_ERROR = {"fp32": 0.03, "bf16": 0.5}
+GRADIENT_ERROR = {"fp32": 0.03, "bf16": 0.3}
 """Relative error of a parameter's gradient up to which a compiled step counts as the plain one.
-Rounding alone gives 1e-4 and 0.02; what compilers get wrong is wrong altogether."""
+Rounding alone gives 1e-4 and, in bf16, 0.02 before the first step and 0.12 later on."""
 
 log = logging.getLogger(__name__)
 
@@ -120,17 +118,21 @@ def _try_step(trainer: Trainer, is_new: bool) -> None:
     """Run a step on real rows; in a new run also the update, which allocates its state."""
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
-    _backward(trainer, batch, trainer.form)
+    _backward(trainer, batch)
     if is_new:
         trainer.optimizers.step(0.0)
     trainer.optimizers.drop_gradients()
 
 
-def _backward(trainer: Trainer, batch: Tensor, form: RowForm) -> None:
-    """Leave the gradients of the loss of `batch` (B, T), summed and divided by T."""
+def _backward(trainer: Trainer, batch: Tensor) -> None:
+    """Add the gradients of the loss of `batch` (B, T), summed and divided by T."""
     with trainer.autocast():
         loss = language_model_loss(
-            trainer.model, batch, batch.shape[1], form, chunked=trainer.fast.chunked_head
+            trainer.model,
+            batch,
+            batch.shape[1],
+            trainer.form,
+            chunked=trainer.fast.chunked_head,
         )
     loss.backward()
 
@@ -138,22 +140,20 @@ def _backward(trainer: Trainer, batch: Tensor, form: RowForm) -> None:
 def _computes_the_same(trainer: Trainer) -> bool:
     """Return whether the compiled step gives the gradients of the plain one; warn if it does not.
 
-    Compilers err in silence (torch 2.13 once gave NaN for a transposed bfloat16 tensor here). Both
-    learn from the first row alone: that costs the plain step a row's memory, and the compiled one
-    has the shapes that it was compiled for. With dropout there is nothing to compare.
+    Compilers err in silence (torch 2.13 once gave NaN for a transposed bfloat16 tensor here). The
+    plain step takes the rows of a micro-batch one by one, which costs it a row's memory. With
+    dropout there is nothing to compare.
     """
     if trainer.run.cfg.dropout:
         return True
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
-    pad = ControlIds.of(trainer.run.inputs.manifest).pad
-    form = replace(trainer.form, pad_id=pad)
-    batch = torch.cat([batch[:1], torch.full_like(batch[1:], pad)])
     try:
         with uncompiled(trainer.model):
-            _backward(trainer, batch[:1], form)
-        plain = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+            for row in batch.split(1):
+                _backward(trainer, row)
+        plain = [parameter.grad for parameter in trainer.model.parameters()]
         trainer.optimizers.drop_gradients()
-        _backward(trainer, batch, form)
+        _backward(trainer, batch)
         error = gradient_error(trainer.model, plain)
     except (RuntimeError, MemoryError) as problem:
         if not is_out_of_memory(problem):

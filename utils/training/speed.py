@@ -170,21 +170,26 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
         LossKernel.run = staticmethod(kernel)
 
 
-def gradient_error(model: nn.Module, plain: Sequence[Tensor]) -> float:
+def gradient_error(model: nn.Module, plain: Sequence[Tensor | None]) -> float:
     """Return how far the gradients of `model` are from those of the plain step, at worst.
 
     By parameter, as a share of the norm of `plain` (of the largest norm / 1000 where that is
     more, for a gradient that is all but zero has no digits to compare); infinite where one is not
-    a number.
+    a number, or is there in one of the two alone.
     """
-    norms = [float(gradient.norm()) for gradient in plain]
-    least = max(norms) / 1000
-    found = (p.grad for p in model.parameters() if p.grad is not None)
-    errors = [
-        float((gradient - wanted).norm()) / max(norm, least, 1e-30)
-        for gradient, wanted, norm in zip(found, plain, norms, strict=True)
-    ]
-    return max(error if math.isfinite(error) else math.inf for error in errors)
+    norms = [0.0 if wanted is None else float(wanted.norm()) for wanted in plain]
+    least = max(max(norms) / 1000, 1e-30)
+    worst = 0.0
+    for parameter, wanted, norm in zip(model.parameters(), plain, norms, strict=True):
+        if parameter.grad is None and wanted is None:
+            continue
+        if parameter.grad is None or wanted is None:
+            return math.inf
+        error = float((parameter.grad - wanted).norm()) / max(norm, least)
+        if not math.isfinite(error):
+            return math.inf
+        worst = max(worst, error)
+    return worst
 
 
 def _layers(model: nn.Module) -> Any:

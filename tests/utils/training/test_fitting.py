@@ -8,7 +8,7 @@ from tests.utils.training.toy import bits, settings, train
 from utils.errors import BudgetError
 from utils.model.architecture import build_model
 from utils.training import fitting
-from utils.training.loss import LossKernel
+from utils.training.loss import LossKernel, loss_and_logit_gradient
 from utils.training.speed import gradient_error
 
 GB = 10**9
@@ -110,41 +110,61 @@ def test_memory_that_runs_out_in_the_trial_is_halved_with_the_global_batch_kept(
     assert trainer.state.micro_batch == 1 and trainer.state.tokens == 8 * 32
 
 
-@pytest.fixture
-def compiler(monkeypatch):
-    """A compiler of decoder blocks that a test can make err, by what it does to their output."""
-    errs = [lambda hidden: hidden]
+class Compiler:
+    """Stands for torch.compile; a test can make it err in the blocks or in the loss."""
 
-    def compile_(layer, **options):
+    def __init__(self):
+        self.hidden = self.gradient = lambda tensor: tensor
+
+    def layer(self, layer):
         def call(*args, **kwargs):
             hidden = layer.forward(*args, **kwargs)
-            return errs[0](hidden) if hidden.requires_grad else hidden
+            return self.hidden(hidden) if hidden.requires_grad else hidden
 
         layer._compiled_call_impl = call
 
-    monkeypatch.setattr(nn.Module, "compile", compile_)
-    monkeypatch.setattr(LossKernel, "compile", LossKernel.eager)
+    def kernel(self, *args):
+        loss, gradient = loss_and_logit_gradient(*args)
+        return loss, self.gradient(gradient)
+
+    def compile_loss(self):
+        LossKernel.run = self.kernel
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    ours = Compiler()
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **options: ours.layer(layer))
+    monkeypatch.setattr(LossKernel, "compile", ours.compile_loss)
     monkeypatch.setattr(fitting, "can_compile", lambda *, wanted, left_s, startup_s: wanted)
-    return errs
+    yield ours
+    LossKernel.eager()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        lambda hidden: hidden.clamp(max=0),
-        lambda hidden: hidden.roll(1, 1),
-        lambda hidden: torch.where(torch.arange(hidden.shape[1])[:, None] == 3, torch.nan, hidden),
-        lambda hidden: hidden.detach() + 0 * hidden,
-    ],
-    ids=["cut", "shifted", "not a number", "no gradient"],
-)
+ERRORS = {
+    "cut": dict(hidden=lambda hidden: hidden.clamp(max=0)),
+    "shifted": dict(hidden=lambda hidden: hidden.roll(1, 1)),
+    "not a number": dict(
+        hidden=lambda hidden: hidden.masked_fill(
+            torch.arange(len(hidden[0]))[:, None] == 3, torch.nan
+        )
+    ),
+    "zero gradient": dict(hidden=lambda hidden: hidden.detach() + 0 * hidden),
+    "no gradient": dict(hidden=lambda hidden: hidden.detach()),
+    "last row": dict(hidden=lambda hidden: torch.cat([hidden[:-1], hidden[-1:].flip(1)])),
+    "loss": dict(gradient=lambda gradient: gradient.roll(1, 1)),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_compiled_step_that_computes_something_else_is_not_taken(
     compiler, error, prepared_dir, tmp_path, caplog
 ):
     plain = train(settings(prepared_dir, tmp_path / "plain", max_steps=2, compile=False))
-    compiler[0] = error
+    vars(compiler).update(ERRORS[error])
     trainer = train(settings(prepared_dir, tmp_path / "wrong", max_steps=2, compile=True))
     assert not trainer.fast.compiled and bits(trainer) == bits(plain)
+    assert LossKernel.run is loss_and_logit_gradient
     assert "gives other gradients than the plain one (off by" in caplog.text
 
 
@@ -153,7 +173,7 @@ def test_a_compiled_step_that_computes_the_same_is_taken(
 ):
     with caplog.at_level("INFO"):
         trainer = train(settings(prepared_dir, tmp_path / "a", max_steps=2, compile=True))
-    assert trainer.fast.compiled
+    assert trainer.fast.compiled and LossKernel.run == compiler.kernel
     assert "gives the gradients of the plain one (off by" in caplog.text
 
     def no_room(model, plain):
@@ -165,6 +185,21 @@ def test_a_compiled_step_that_computes_the_same_is_taken(
     assert trainer.fast.compiled and "no memory to compare" in caplog.text
 
 
+def test_nothing_of_the_comparison_stays_in_a_run_that_goes_on(compiler, prepared_dir, tmp_path):
+    changes = dict(max_steps=3, compile=True)
+    whole = train(settings(prepared_dir, tmp_path / "a", save_steps=1, **changes))
+    start = whole.run.folder / "step_1"
+    again = train(settings(prepared_dir, tmp_path / "b", resume_from_checkpoint=start, **changes))
+    assert again.fast.compiled and bits(again) == bits(whole)
+
+
+def test_with_dropout_nothing_is_compared(compiler, prepared_dir, tmp_path, caplog):
+    cfg = settings(prepared_dir, tmp_path, max_steps=1, compile=True, dropout=0.1)
+    with caplog.at_level("INFO"):
+        assert train(cfg).fast.compiled
+    assert "of the plain one" not in caplog.text
+
+
 def test_the_error_of_gradients_is_that_of_the_worst_parameter():
     model = nn.Linear(2, 2)
     model.weight.grad, model.bias.grad = torch.full((2, 2), 3.0), torch.tensor([1e-9, 0.0])
@@ -172,5 +207,6 @@ def test_the_error_of_gradients_is_that_of_the_worst_parameter():
     assert gradient_error(model, plain) == pytest.approx(0.5)
     model.bias.grad = torch.tensor([0.004, 0.0])  # beside a thousandth of the largest norm, 4
     assert gradient_error(model, plain) == pytest.approx(1.0)
+    assert gradient_error(model, [plain[0], None]) == float("inf")
     model.weight.grad[0, 0] = torch.nan
     assert gradient_error(model, plain) == float("inf")
