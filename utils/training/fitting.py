@@ -1,6 +1,7 @@
 """Finds out, by a real step before training, what fits: micro-batch and compiling."""
 
 import logging
+import math
 import os
 import time
 from dataclasses import replace
@@ -41,6 +42,8 @@ MEASURED_SHARE = 0.95
 GRADIENT_ERROR = {"fp32": 0.03, "bf16": 0.3}
 """Relative error of a parameter's gradient up to which a compiled step counts as the plain one.
 Rounding alone gives 1e-4 and, in bf16, 0.02 before the first step and 0.12 later on."""
+
+NO_COMPARISON = "no memory to compare the compiled step with the plain one"
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +104,10 @@ def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
             raise
         is_too_much = True
     taken = peak_bytes(device) - before
-    if device.type == "cpu":
-        is_too_much = is_too_much or taken > MEASURED_SHARE * room
-    if trainer.processes.any(is_too_much):
+    left = MEASURED_SHARE * room - taken if device.type == "cpu" else math.inf
+    if trainer.processes.any(is_too_much or left < 0):
         return None
-    if compiling and trainer.processes.any(not (compiled and _computes_the_same(trainer))):
+    if compiling and trainer.processes.any(not (compiled and _computes_the_same(trainer, left))):
         undo_compiling(trainer.model)
         return _proved(trainer, compiling=False, is_new=is_new)
     if compiled:
@@ -137,14 +139,18 @@ def _backward(trainer: Trainer, batch: Tensor) -> None:
     loss.backward()
 
 
-def _computes_the_same(trainer: Trainer) -> bool:
+def _computes_the_same(trainer: Trainer, left_bytes: float) -> bool:
     """Return whether the compiled step gives the gradients of the plain one; warn if it does not.
 
     Compilers err in silence (torch 2.13 once gave NaN for a transposed bfloat16 tensor here). The
-    plain step takes the rows of a micro-batch one by one, which costs it a row's memory. With
-    dropout there is nothing to compare.
+    plain step takes the rows of a micro-batch one by one, which costs it a row's memory; beside
+    the compiled one its gradients take some of the `left_bytes`. With dropout there is nothing to
+    compare.
     """
     if trainer.run.cfg.dropout:
+        return True
+    if sum(p.numel() * p.itemsize for p in trainer.model.parameters()) > left_bytes:
+        log.info(NO_COMPARISON)
         return True
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     try:
@@ -158,7 +164,7 @@ def _computes_the_same(trainer: Trainer) -> bool:
     except (RuntimeError, MemoryError) as problem:
         if not is_out_of_memory(problem):
             raise
-        log.info("no memory to compare the compiled step with the plain one")
+        log.info(NO_COMPARISON)
         return True
     finally:
         trainer.optimizers.drop_gradients()

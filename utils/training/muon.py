@@ -148,7 +148,7 @@ def evened(updates: Tensor, moments: Tensor, decay: float) -> Tensor:
     """Return updates (N, rows, columns) whose neurons move alike and whose norms are as before.
 
     Each is divided by the root of its running mean square in `moments`, (N, rows, 1) or
-    (N, 1, columns), which is brought up to date in place.
+    (N, 1, columns), which is brought up to date in place; so are `updates`.
     """
     along = 2 if moments.shape[2] == 1 else 1
     squares = torch.linalg.vector_norm(updates, dim=along, keepdim=True).square()  # of neurons
@@ -157,4 +157,4 @@ def evened(updates: Tensor, moments: Tensor, decay: float) -> Tensor:
     norms = (squares * factors.square()).sum((1, 2), keepdim=True).sqrt()
     norms = norms.clamp(min=math.sqrt(SMALLEST_SQUARE))
     factors *= squares.sum((1, 2), keepdim=True).sqrt() / norms
-    return updates * factors
+    return updates.mul_(factors)

@@ -185,6 +185,18 @@ def test_a_compiled_step_that_computes_the_same_is_taken(
     assert trainer.fast.compiled and "no memory to compare" in caplog.text
 
 
+def test_without_memory_for_a_second_set_of_gradients_nothing_is_compared(
+    compiler, prepared_dir, tmp_path, caplog, monkeypatch
+):
+    vars(compiler).update(ERRORS["cut"])  # would be found
+    monkeypatch.setattr(fitting, "available_bytes", lambda device: GB)
+    monkeypatch.setattr(fitting, "used_bytes", lambda device: 0)
+    monkeypatch.setattr(fitting, "peak_bytes", lambda device: 0.95 * GB - 1000)
+    with caplog.at_level("INFO"):
+        trainer = train(settings(prepared_dir, tmp_path, max_steps=1, compile=True))
+    assert trainer.fast.compiled and "no memory to compare" in caplog.text
+
+
 def test_nothing_of_the_comparison_stays_in_a_run_that_goes_on(compiler, prepared_dir, tmp_path):
     changes = dict(max_steps=3, compile=True)
     whole = train(settings(prepared_dir, tmp_path / "a", save_steps=1, **changes))
