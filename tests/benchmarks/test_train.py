@@ -55,7 +55,8 @@ def test_ours_and_the_peers_at_hand_are_raced(root):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rates = found["tokens_per_s_toy"]
-    assert set(rates) == {"ours", "hf", "trainer"} and min(rates.values()) > 0
+    assert set(rates) == {"ours", "ours_adamw", "hf", "trainer"} and min(rates.values()) > 0
+    assert found["ratio_hf_adamw_toy"] > 0
     assert found["ratio_hf_toy"] > 0 and found["ratio_trainer_toy"] > 0
     assert 0 < found["share_of_peak_toy"] < 1
     assert found["versions"]["torch"] == torch.__version__

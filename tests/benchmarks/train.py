@@ -8,11 +8,11 @@ Ours is the training step of stage 02 with its default settings; each contender 
 its own, and slices of --seconds alternate (A B A B), so that a busy machine slows all of them.
 Rates are tokens a second of processor time on one thread (on a GPU: of the clock); start-up,
 compiling and two steps of warming up are not counted for anyone. A ratio is the median over the
-rounds of ours / theirs. `share_of_peak` is operations (utils.model.sizing.flops_per_token) a second
-over those of products of 2048 x 2048 matrices in the same precision. `peak_mb` is resident memory
-above that after the imports. On a CPU 12 x 768 trains with AdamW everywhere (at a few thousand
-tokens a step Muon would be a third of it, at the batch of config/base.json it is 2 %), 2048 tokens
-a step, so that all fit into 24 GB together.
+rounds of ours / theirs; in `ratio_hf_adamw` ours has their optimizer too. `share_of_peak` is
+operations (utils.model.sizing.flops_per_token) a second over those of products of 2048 x 2048
+matrices in the same precision. `peak_mb` is resident memory above that after the imports. On a CPU
+12 x 768 trains with AdamW everywhere (at a few thousand tokens a step Muon would be a third of it,
+at the batch of config/base.json it is 2 %), 2048 tokens a step, so that all fit into 24 GB.
 The quality section is described in `tests.benchmarks.train_quality`.
 """
 
@@ -135,7 +135,7 @@ class Contender:
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONWARNINGS": "ignore",
         }
-        if task.name == "ours" and sys.platform == "linux":
+        if task.name.startswith("ours") and sys.platform == "linux":
             env |= FAST_MALLOC  # as the Makefile and sessions start it
         self.log = Path(task.work) / f"{task.name}-{time.monotonic_ns()}.log"
         with self.log.open("wb") as errors:
@@ -236,8 +236,12 @@ def _tasks(
 
 def _speed(shape: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Return rates, ratios and the share of the peak for one shape."""
-    others = ["hf", "hf_compiled", "trainer", *(p for p in PEERS if getattr(args, p))]
-    names = ["ours", *(name for name in others if name not in args.without), "gemm"]
+    peers = [peer for peer in PEERS if getattr(args, peer)]
+    without = {*args.without}
+    if (SHAPES[args.device] | SHAPES["test"])[shape].get("optimizer") == "adamw":
+        without.add("ours_adamw")
+    others = ["ours_adamw", "hf", "hf_compiled", "trainer", *peers]
+    names = ["ours", *(name for name in others if name not in without), "gemm"]
     log.info("%s: %s", shape, ", ".join(names))
     tasks = _tasks(shape, names, args, work)
     found = race(tasks, args)
@@ -252,9 +256,9 @@ def _speed(shape: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     }
     for name, theirs in rates.items():
         if name != "ours":
-            pairs = zip(rates["ours"], theirs, strict=True)
-            key = f"ratio_{_shown(name, args.device)}_{shape}"
-            result[key] = round(statistics.median(a / b for a, b in pairs), 2)
+            result[f"ratio_{_shown(name, args.device)}_{shape}"] = _ratio(rates["ours"], theirs)
+    if "ours_adamw" in rates and "hf" in rates:
+        result[f"ratio_hf_adamw_{shape}"] = _ratio(rates["ours_adamw"], rates["hf"])
     flops = flops_per_token(tasks["ours"].config(), tasks["ours"].length)
     result[f"share_of_peak_{shape}"] = round(
         statistics.median(rates["ours"]) * flops / max(gemms), 3
@@ -262,6 +266,10 @@ def _speed(shape: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     result[f"peak_gflops_{shape}"] = round(max(gemms) / 1e9, 1)
     result[f"peak_mb_{shape}"] = {name: round(s[-1]["peak_mb"]) for name, s in found.items()}
     return result
+
+
+def _ratio(rates: list[float], others: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(rates, others, strict=True)), 2)
 
 
 def gemm_rate(task: Task, slice_: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -159,6 +159,11 @@ def ours(task: Task, pace: Pace) -> None:
             pace()
 
 
+def ours_adamw(task: Task, pace: Pace) -> None:
+    """The same with the optimizer of the others."""
+    ours(replace(task, optimizer="adamw"), pace)
+
+
 def hf(task: Task, pace: Pace) -> None:
     """A plain loop over LlamaForCausalLM: fp32, SDPA, default AdamW, not compiled."""
     _hf_loop(task, pace)
@@ -299,7 +304,7 @@ def gemm(task: Task, pace: Pace) -> None:
 
 CONTENDERS: dict[str, Callable[[Task, Pace], None]] = {
     each.__name__: each
-    for each in (ours, hf, hf_compiled, trainer, nanogpt, nanochat, minimind, gemm)
+    for each in (ours, ours_adamw, hf, hf_compiled, trainer, nanogpt, nanochat, minimind, gemm)
 }
 
 

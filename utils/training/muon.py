@@ -20,7 +20,10 @@ MOST_ELEMENTS = 2**25
 """Elements of a stack of matrices: 128 MB in fp32, of which a few exist at a time."""
 
 OBLONG = 2
-"""Columns per row from which it pays to iterate on the products of the rows instead (fp32)."""
+"""Columns per row from which it pays to iterate on the products of the rows instead."""
+
+GRAM_ROUNDS = {torch.float32: 100, torch.bfloat16: 3}
+"""Rounds on those products after which rounding asks for a fresh look at the matrices."""
 
 SMALLEST_SQUARE = 1e-16
 """Running mean square of a neuron below which it is taken for one that does not move."""
@@ -68,7 +71,9 @@ class BatchedMuon(Muon):
         directions = buffers
         if group["nesterov"]:
             directions = torch._foreach_lerp(gradients, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
-        stack = torch.stack(directions).to(self.dtype)  # (N, rows, columns)
+        shape = (len(directions), *directions[0].shape)
+        stack = directions[0].new_empty(shape, dtype=self.dtype)  # (N, rows, columns)
+        torch._foreach_copy_(stack.unbind(), directions)  # pyright: ignore[reportPrivateImportUsage]
         steps, eps = group["ns_steps"], group["eps"]
         stack = orthogonalized(stack, group["ns_coefficients"], steps, eps)
         stack = stack.to(parameters[0].dtype)
@@ -97,11 +102,8 @@ def orthogonalized(
     """Return matrices (N, rows, columns) with all singular values brought near 1."""
     is_tall = stack.shape[1] > stack.shape[2]
     wide = stack.mT if is_tall else stack
-    is_oblong = wide.shape[2] >= OBLONG * wide.shape[1]
-    if is_oblong and wide.dtype == torch.float32:
-        gram = wide @ wide.mT
-        norms = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=eps)[:, None, None]
-        wide = (_gram_factor(gram / norms.square(), coefficients, steps) / norms) @ wide
+    if wide.shape[2] >= OBLONG * wide.shape[1] and wide.dtype in GRAM_ROUNDS:
+        wide = _by_grams(wide, coefficients, steps, eps)
     else:
         wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
         a, b, c = coefficients
@@ -112,12 +114,27 @@ def orthogonalized(
     return wide.mT if is_tall else wide
 
 
+def _by_grams(
+    wide: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Do the same for matrices (N, m, columns) with more columns than rows."""
+    most = GRAM_ROUNDS[wide.dtype]
+    gram = wide @ wide.mT
+    norms = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt().clamp(min=eps)[:, None, None]
+    factor = _gram_factor(gram / norms.square(), coefficients, min(most, steps))
+    wide = (factor / norms) @ wide
+    for done in range(most, steps, most):
+        wide = _gram_factor(wide @ wide.mT, coefficients, min(most, steps - done)) @ wide
+    return wide
+
+
 def _gram_factor(gram: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
     """Return what the iteration multiplies matrices X by from the left, given X X^T (N, m, m).
 
     Each round is X -> (a + b G + c G^2) X with G = X X^T: all of it can be done on m x m matrices,
-    since they are polynomials of one another, and X is needed only twice. In bfloat16 the rounding
-    of G would decide; in fp32 it moves an entry by a thousandth (the test).
+    since they are polynomials of one another, and X is needed only twice. In fp32 that moves an
+    entry by a thousandth (the test); in bfloat16 the rounding of G would decide from the fourth
+    round on, with three it is no worse than the iteration on X.
     """
     a, b, c = coefficients
     factor = None

@@ -52,8 +52,29 @@ def test_in_fp32_small_singular_values_are_kept_from_rounding(shape):
     assert (found - exact).abs().max() < 2e-3 * exact.abs().max()  # bfloat16: 0.3
 
 
-def test_a_matrix_without_gradient_stays_zero():
-    assert orthogonalized(torch.zeros(2, 3, 4), COEFFICIENTS, 5, 1e-7).abs().max() == 0
+@pytest.mark.parametrize("exponent", [-1, -3, -5])
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64)])
+def test_in_bf16_products_of_rows_are_no_worse_than_the_iteration_on_matrices(
+    shape, exponent, monkeypatch
+):
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).double()
+    left, _, right = torch.linalg.svd(noise, full_matrices=False)
+    matrix = left @ torch.diag(torch.logspace(0, exponent, 64, dtype=torch.float64)) @ right
+
+    def error():
+        (found,) = orthogonalized(matrix.bfloat16()[None], COEFFICIENTS, 5, 1e-7)
+        return float((found - exact).norm() / exact.norm())
+
+    (exact,) = orthogonalized(matrix[None], COEFFICIENTS, 5, 1e-7)
+    by_rows = error()
+    monkeypatch.setattr(muon, "GRAM_ROUNDS", {})
+    assert by_rows < max(0.04, 1.2 * error())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_matrix_without_gradient_stays_zero(precision):
+    zeros = torch.zeros(2, 3, 8, dtype=PRECISIONS[precision])
+    assert orthogonalized(zeros, COEFFICIENTS, 5, 1e-7).abs().max() == 0
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -61,7 +82,7 @@ def test_it_takes_the_steps_of_torch_up_to_the_rounding_of_bfloat16(precision):
     ours, theirs = stepped(dtype=PRECISIONS[precision]), stepped()
     for found, wanted, start in zip(ours[0], theirs[0], matrices(0), strict=True):
         moved = (wanted - start).norm()
-        assert (found - wanted).norm() < 0.02 * moved
+        assert (found - wanted).norm() < 0.04 * moved
     for parameter, other in zip(ours[0], theirs[0], strict=True):
         buffers = (ours[1].state[parameter], theirs[1].state[other])
         torch.testing.assert_close(*(state["momentum_buffer"] for state in buffers))

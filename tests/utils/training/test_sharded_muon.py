@@ -10,11 +10,9 @@ from utils.training.muon import BatchedMuon
 from utils.training.sharded_muon import ShardedMuon
 
 
-@pytest.mark.parametrize(
-    ("dtype", "atol"),  # torch's is in bfloat16: 8 bits over 5 rounds, 3 steps of rate 0.02
-    [(torch.bfloat16, 1e-4), (torch.float32, 3 * 0.02 * 2**-5)],
-)
-def test_matrices_of_several_shapes_move_as_under_torch(dtype, atol, group_of_one):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_matrices_of_several_shapes_move_as_under_torch(dtype, group_of_one):
+    atol = 3 * 0.02 * 2**-5  # 3 steps of rate 0.02; torch's are in bfloat16, 8 bits over 5 rounds
     shapes = [(8, 4), (4, 8), (8, 4), (5, 5)]
     mesh = init_device_mesh("cpu", (1,))
     start = [torch.randn(shape) for shape in shapes]
