@@ -1,8 +1,10 @@
 """Stage 02 as a user runs it, and in process where that is enough."""
 
 import hashlib
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,10 +53,28 @@ def weights_hash(folder):
 @pytest.fixture(scope="module")
 def undisturbed(prepared_dir, tmp_path_factory):
     """A finished run of twelve steps."""
-    import importlib
-
     main = importlib.import_module("scripts.02_pretrain").main
     return main(settings(prepared_dir, tmp_path_factory.mktemp("run"))).parent
+
+
+def test_progress_says_at_which_step_the_model_was_validated(
+    prepared_dir, tmp_path, monkeypatch, caplog
+):
+    """First weights made of pairs score worse than random ones; later numbers are others."""
+    monkeypatch.setattr("utils.log.PLAIN_INTERVAL_S", 0.0)
+    main = importlib.import_module("scripts.02_pretrain").main
+    with caplog.at_level("INFO"):
+        main(settings(prepared_dir, tmp_path, eval_steps=8, initialization="bigram"))
+    found = [re.search(r"held out ([0-9.]+) at step (\d+)", line) for line in caplog.messages]
+    found = [(float(match[1]), int(match[2])) for match in found if match]
+    steps = [step for _, step in found]
+    assert steps == sorted(steps) and set(steps) == {0, 8}
+    told = {
+        r["step"]: r["val_bpb"]
+        for r in read_lines(tmp_path / "tiny" / "metrics.jsonl")
+        if "val_bpb" in r
+    }
+    assert all(bpb == round(told[step], 3) for bpb, step in found)
 
 
 def test_a_run_leaves_what_the_other_stages_read(undisturbed):

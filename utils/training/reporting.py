@@ -112,7 +112,7 @@ class Report:
             "calibrating" if trainer.total is None else trainer.plan.schedule(step).phase(step),
             f"loss {trainer.loss:.3f}",
             f"{self.train_bpb():.3f} bits per byte",
-            "" if trainer.val_bpb is None else f"held out {trainer.val_bpb:.3f}",
+            self._held_out(),
             f"{trainer.tokens_per_s:,.0f} tokens/s",
             "" if mfu is None else f"MFU {mfu:.0%}",
             f"{memory_bytes(trainer.processes.device) / 1e9:.2f} GB",
@@ -121,6 +121,11 @@ class Report:
             left_s = max(0.0, trainer.box.budget_s - trainer.clock.elapsed_s())
             parts.append(f"box {duration(left_s)} left")
         return ", ".join(part for part in parts if part)
+
+    def _held_out(self) -> str:
+        """Return the last validation and its step: at step 0 first weights may look bad."""
+        bpb = self.trainer.val_bpb
+        return "" if bpb is None else f"held out {bpb:.3f} at step {self.trainer.last_validation}"
 
     def _log_step(self) -> None:
         trainer = self.trainer

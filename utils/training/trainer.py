@@ -70,7 +70,8 @@ class Trainer:
     tokens_per_s: float = 0.0
     grad_norm: float = math.nan
     """Of the last step, before it was scaled down."""
-    _last_validation: int = 0
+    last_validation: int = 0
+    """Step of the last validation; 0 before any."""
 
     def __post_init__(self) -> None:
         self.calendar = Calendar(self.run.cfg)
@@ -92,7 +93,7 @@ class Trainer:
         """
         self.saver.last_save_s = self.clock.elapsed_s()
         kept = self.metrics.last_validation
-        (self._last_validation,) = self.processes.share_numbers(
+        (self.last_validation,) = self.processes.share_numbers(
             [self.state.step if kept is None else kept]
         )
         while (total := self._plan_step()) is None or self.state.step < total:
@@ -183,7 +184,7 @@ class Trainer:
         self.take_state(state)
         self.saver.leave_later()
         last = self.metrics.last_validation or 0
-        (self._last_validation,) = self.processes.share_numbers([last])
+        (self.last_validation,) = self.processes.share_numbers([last])
         if self.box is not None:
             self.box.last_step = min(self.box.last_step, state.step)
 
@@ -258,7 +259,7 @@ class Trainer:
 
     def is_validation_due(self) -> bool:
         """Whether to validate now; the last validation comes with `finish`."""
-        since = self.state.step - self._last_validation
+        since = self.state.step - self.last_validation
         is_boxed = self.plan.find("validation") is not None  # what every box records, for a replay
         price = self.validation.tokens * self.processes.count / self.run.step_tokens
         return self.calendar.is_validation_due(
@@ -285,7 +286,7 @@ class Trainer:
             bpb, tokens = bits_per_byte(
                 self.model, self.validation, self.state.micro_batch, is_over
             )
-        self._last_validation = self.state.step
+        self.last_validation = self.state.step
         self.val_bpb = bpb = self.processes.share(bpb)
         self.metrics.log(self.state.step, self.clock.elapsed_s(), val_bpb=round(bpb, 6))
         log.info("step %d: %.4f bits per byte on %d held-out tokens", self.state.step, bpb, tokens)
