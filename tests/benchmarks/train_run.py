@@ -51,7 +51,7 @@ class Task:
     """Prepared data, made by `toy_folder`."""
     work: str
     optimizer: str = "normuon"
-    """Ours only; the others have AdamW."""
+    """Ours only; the others have theirs."""
     peer: str = ""
     """Checkout of a peer."""
     settings: tuple[tuple[str, Any], ...] = ()
@@ -161,7 +161,7 @@ def ours(task: Task, pace: Pace) -> None:
 
 def ours_adamw(task: Task, pace: Pace) -> None:
     """The same with the optimizer of the others."""
-    ours(replace(task, optimizer="adamw"), pace)
+    ours(replace(task, settings=(*task.settings, ("optimizer", "adamw"))), pace)
 
 
 def hf(task: Task, pace: Pace) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from utils.model.sizing import memory_bytes
@@ -117,7 +118,14 @@ def _proved(trainer: Trainer, compiling: bool, is_new: bool) -> bool | None:
 
 
 def _try_step(trainer: Trainer, is_new: bool) -> None:
-    """Run a step on real rows; in a new run also the update, which allocates its state."""
+    """Run a step on real rows; in a new run also the update.
+
+    Its state is there from the second step on, beside the activations, so it is allocated first.
+    """
+    if is_new:
+        for parameter in trainer.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        trainer.optimizers.step(0.0)
     seed_step(trainer.run.cfg.seed, 0, 0)
     batch = trainer.feed.batch(trainer.run.cfg.seed, 0, trainer.state.micro_batch)
     _backward(trainer, batch)
@@ -147,8 +155,11 @@ def _computes_the_same(trainer: Trainer, left_bytes: float) -> bool:
     the compiled one its gradients take some of the `left_bytes`. With dropout there is nothing to
     compare.
     """
+    environment = trainer.run.record.values["environment"]
+    environment["compiled_step"] = "not compared: dropout"
     if trainer.run.cfg.dropout:
         return True
+    environment["compiled_step"] = NO_COMPARISON
     if sum(p.numel() * p.itemsize for p in trainer.model.parameters()) > left_bytes:
         log.info(NO_COMPARISON)
         return True
@@ -168,6 +179,7 @@ def _computes_the_same(trainer: Trainer, left_bytes: float) -> bool:
         return True
     finally:
         trainer.optimizers.drop_gradients()
+    environment["compiled_step"] = f"off by {error:.1e}"
     if error <= GRADIENT_ERROR["bf16" if trainer.fast.bf16 else "fp32"]:
         log.info("the compiled step gives the gradients of the plain one (off by %.1e)", error)
         return True

@@ -22,7 +22,7 @@ MOST_ELEMENTS = 2**25
 OBLONG = 2
 """Columns per row from which it pays to iterate on the products of the rows instead."""
 
-GRAM_ROUNDS = {torch.float32: 100, torch.bfloat16: 3}
+GRAM_ROUNDS = {torch.float32: 5, torch.bfloat16: 3}
 """Rounds on those products after which rounding asks for a fresh look at the matrices."""
 
 SMALLEST_SQUARE = 1e-16
@@ -134,7 +134,8 @@ def _gram_factor(gram: Tensor, coefficients: tuple[float, float, float], steps: 
     Each round is X -> (a + b G + c G^2) X with G = X X^T: all of it can be done on m x m matrices,
     since they are polynomials of one another, and X is needed only twice. In fp32 that moves an
     entry by a thousandth (the test); in bfloat16 the rounding of G would decide from the fourth
-    round on, with three it is no worse than the iteration on X.
+    round on. With three the whole is off by 0.02 to 0.04 where singular values are alike (the
+    iteration on X: 0.01), and by less than that iteration where they are not.
     """
     a, b, c = coefficients
     factor = None

@@ -183,8 +183,9 @@ class Trainer:
             return
         self.take_state(state)
         self.saver.leave_later()
-        last = self.metrics.last_validation or 0
-        (self.last_validation,) = self.processes.share_numbers([last])
+        (last,) = self.processes.share_numbers([self.metrics.last_validation or 0])
+        if last != self.last_validation:
+            self.last_validation, self.val_bpb = last, None
         if self.box is not None:
             self.box.last_step = min(self.box.last_step, state.step)
 

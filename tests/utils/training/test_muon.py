@@ -52,12 +52,13 @@ def test_in_fp32_small_singular_values_are_kept_from_rounding(shape):
     assert (found - exact).abs().max() < 2e-3 * exact.abs().max()  # bfloat16: 0.3
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("exponent", [-1, -3, -5])
 @pytest.mark.parametrize("shape", [(64, 256), (256, 64)])
-def test_in_bf16_products_of_rows_are_no_worse_than_the_iteration_on_matrices(
-    shape, exponent, monkeypatch
+def test_in_bf16_products_of_rows_round_little_or_less_than_the_iteration_on_matrices(
+    shape, exponent, seed, monkeypatch
 ):
-    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).double()
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
     left, _, right = torch.linalg.svd(noise, full_matrices=False)
     matrix = left @ torch.diag(torch.logspace(0, exponent, 64, dtype=torch.float64)) @ right
 
@@ -68,12 +69,13 @@ def test_in_bf16_products_of_rows_are_no_worse_than_the_iteration_on_matrices(
     (exact,) = orthogonalized(matrix[None], COEFFICIENTS, 5, 1e-7)
     by_rows = error()
     monkeypatch.setattr(muon, "GRAM_ROUNDS", {})
-    assert by_rows < max(0.04, 1.2 * error())
+    assert by_rows < max(0.06, 1.2 * error())
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (3, 8), (8, 3)])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_matrix_without_gradient_stays_zero(precision):
-    zeros = torch.zeros(2, 3, 8, dtype=PRECISIONS[precision])
+def test_a_matrix_without_gradient_stays_zero(precision, shape):
+    zeros = torch.zeros(2, *shape, dtype=PRECISIONS[precision])
     assert orthogonalized(zeros, COEFFICIENTS, 5, 1e-7).abs().max() == 0
 
 
