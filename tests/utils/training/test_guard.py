@@ -169,15 +169,24 @@ def test_bad_weights_send_the_run_back_to_its_newest_good_checkpoint(
         step(self, factor)
         count = len(broken)
         broken.append(count)
-        if count == first_bad:
+        if count == first_bad + 1:
             next(iter(self.names)).data.view(-1)[0] = math.nan
+
+    scores = []
+
+    def watch(trainer):
+        if trainer.state.step == first_bad and not any(scores):
+            trainer.validate()
+        scores.append(trainer.val_bpb)
 
     cfg = settings(prepared_dir, tmp_path / "a")
     with monkeypatch.context() as patched:
         patched.setattr(Optimizers, "step", breaking)
-        found = train(cfg)
-    # The first count is the trial step; the update of step `first_bad` spoils the next one.
+        found = train(cfg, watch)
+    # The first two are of the trial step; the update of step `first_bad` spoils the next one.
     skipped = ROWS * (first_bad + 1 - back_to)
+    after = scores[first_bad:]  # none of what was left is shown
+    assert scores[first_bad - 1] and after and not any(after)
     assert events(found, "skip") == [{"event": "skip", "step": back_to, "rows": skipped}]
     assert bits(replayed(found, tmp_path / "b", cfg)) == bits(found)
     steps = [r["step"] for r in read_lines(found.run.folder / "metrics.jsonl") if "loss" in r]
