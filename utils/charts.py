@@ -16,6 +16,9 @@ MAX_POINTS = 400
 ROW = 34
 LABEL_GAP = 70.0
 """Marks nearer than this to the last labelled one get no label of their own."""
+START_SHARE, STEEP = 0.02, 1.5
+"""Share of the x axis whose values are cut off where they are so many times as high as all later
+ones: the fall from untrained weights would flatten everything that comes after it."""
 STYLE_DIR = Path(__file__).parent
 """Folder of page.css."""
 
@@ -60,9 +63,12 @@ def line_chart(
     if len(points) < 2:
         return ""
     x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points))
-    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
+    most, top = max(y for _, y in points), _top(points)
+    y_ticks = ticks(min(y for _, y in points), top)
     frame = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     body = [*_axes(frame, x_ticks, y_ticks), *_labels(x_label, y_label), *_marks(frame, marks)]
+    if most > top:
+        body.append(_text(LEFT + 4, TOP - 5, f"up to {short(most)} at the start", "start"))
     for number, one in enumerate(series):
         body += _line(frame, one, number)
     last = "; ".join(
@@ -115,6 +121,14 @@ def pair_chart(title: str, unit: str, rows: Sequence[tuple[str, float, float]]) 
     return _svg(title, f"{unit}. {said}.", body, int(frame.height))
 
 
+def _top(points: Sequence[Point]) -> float:
+    """Return the value at which the y axis ends at least, that of the highest point or less."""
+    start = min(x for x, _ in points)
+    settled = start + START_SHARE * (max(x for x, _ in points) - start)
+    most, later = max(y for _, y in points), max(y for x, y in points if x >= settled)
+    return later if most > STEEP * later > 0 else most
+
+
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about `count` round numbers that cover `low` to `high`."""
     if not high > low:
@@ -160,7 +174,7 @@ class _Frame:
 
     def y(self, value: float) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low or 1.0)
-        return self.height - BOTTOM - share * (self.height - BOTTOM - TOP)
+        return self.height - BOTTOM - min(share, 1.0) * (self.height - BOTTOM - TOP)
 
 
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:

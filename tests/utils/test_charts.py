@@ -34,6 +34,23 @@ def test_points_stay_inside_the_picture():
         assert 0 <= x <= 640 and 0 <= y <= 280
 
 
+def highest_label(svg):
+    texts = [text.text for text in ElementTree.fromstring(svg).findall("text[@text-anchor='end']")]
+    return max(float(text) for text in texts if text != "step")
+
+
+def test_a_high_start_is_cut_off_and_said_and_what_comes_later_is_not():
+    steps = [(step, 21.6 if step < 2 else 2 - step / 200) for step in range(200)]
+    svg = line_chart("t", "step", "nats", [Series("s", steps)])
+    assert highest_label(svg) == 2 and ">up to 21.6 at the start<" in svg
+    tops = [float(pair.split(",")[1]) for pair in svg.split('points="')[1].split('"')[0].split()]
+    assert min(tops) == tops[0] == tops[1] == 34 < tops[2]
+    svg = line_chart("t", "step", "nats", [Series("s", [*steps, (200, 21.6)])])  # a spike
+    assert highest_label(svg) == 25 and "at the start" not in svg
+    svg = line_chart("t", "step", "nats", [Series("s", [(0, 2.4), *steps[2:]])])  # not steep
+    assert highest_label(svg) == 2.5 and "at the start" not in svg
+
+
 def test_marks_stand_at_their_place_and_are_labelled_where_there_is_room():
     lines = [Series("s", [(0, 0), (100, 1)])]
     marks = [Mark(50, "resume"), Mark(51, "resume"), Mark(100, "early stop")]
