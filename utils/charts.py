@@ -68,14 +68,15 @@ def line_chart(
     frame = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     body = [*_axes(frame, x_ticks, y_ticks), *_labels(x_label, y_label), *_marks(frame, marks)]
     if most > top:
-        body.append(_text(LEFT + 4, TOP - 5, f"up to {short(most)} at the start", "start"))
+        said = f"up to {short(most)} at the start"
+        body.append(_text(WIDTH - RIGHT, TOP + 26, said, "end"))
     for number, one in enumerate(series):
         body += _line(frame, one, number)
     last = "; ".join(
         f"{s.name}: from {s.points[0][1]:.4g} to {s.points[-1][1]:.4g}" for s in series
     )
-    said = "".join(f" {mark.name} at {short(mark.x)}." for mark in marks)
-    return _svg(title, f"{y_label} over {x_label}. {last}.{said}", body + _legend(series), HEIGHT)
+    marked = "".join(f" {mark.name} at {short(mark.x)}." for mark in marks)
+    return _svg(title, f"{y_label} over {x_label}. {last}.{marked}", body + _legend(series), HEIGHT)
 
 
 def interval_chart(title: str, bars: Sequence[Bar], low: float, high: float) -> str:
@@ -210,15 +211,26 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[str]:
 
 
 def _line(frame: _Frame, series: Series, number: int) -> list[str]:
-    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in series.points)
+    points = _from_above(series.points, frame.y_high)
+    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
     style = "reference" if series.is_reference else "line"
     parts = [f'<polyline class="{style} s{number}" points="{path}"/>']
     if not series.is_reference and len(series.points) <= 30:
         parts += [
             f'<circle class="dot s{number}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
             for x, y in series.points
+            if y <= frame.y_high
         ]
     return parts
+
+
+def _from_above(points: Sequence[Point], top: float) -> Sequence[Point]:
+    """Return `points` from where their line comes down to `top`."""
+    first = next((number for number, (_, y) in enumerate(points) if y <= top), 0)
+    if not first:
+        return points
+    (x, y), (next_x, next_y) = points[first - 1], points[first]
+    return [(x + (y - top) / (y - next_y) * (next_x - x), top), *points[first:]]
 
 
 def _legend(series: Sequence[Series]) -> list[str]:
