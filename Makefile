@@ -78,10 +78,10 @@ install-ray: $(STAMP) ## add Ray, to prepare data on a cluster (make prepare EXE
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements-ray.txt
 
 check-env: $(STAMP) ## what this machine is and which sizes it can train
-	@$(PY) -m utils.session.check_env
+	@$(PY) -m utils.planning.check_env
 
 plan: $(STAMP) ## size x tokens x time x memory x disk on this machine
-	@$(PY) -m utils.session.plan $(call flags,MODEL_CONFIGS OUTPUT_PATH CPU)
+	@$(PY) -m utils.planning.plan $(call flags,MODEL_CONFIGS OUTPUT_PATH CPU)
 
 ##@ Data
 .PHONY: prepare prepare-demo prepare-wt103 prepare-wiki prepare-owt create-sample-datasets
@@ -101,7 +101,7 @@ prepare-demo prepare-wt103 prepare-wiki prepare-owt: $(STAMP)
 	$(PY) scripts/01_prepare_data.py --config config/datasets/$(DATASET_FILE).json $(RAW) $(call flags,$(PREPARE))
 
 create-sample-datasets: $(STAMP) ## practice sets data/sft_dataset.json and data/dpo_dataset.json
-	$(PY) -m utils.data.samples $(call flags,OUTPUT_DIR NUM_SFT NUM_DPO NUM_HELDOUT SEED)
+	$(PY) -m utils.data.builtin.practice_sets $(call flags,OUTPUT_DIR NUM_SFT NUM_DPO NUM_HELDOUT SEED)
 
 ##@ Training
 .PHONY: pretrain-nano pretrain-tiny pretrain-small pretrain-base resume resume-pretrain-tiny resume-pretrain-small resume-pretrain-base sft dpo preflight
@@ -131,7 +131,7 @@ evaluate evaluate-quick evaluate-detailed: $(STAMP)
 assess-performance: $(STAMP) ## judge the newest result (or RESULTS=file) against published ranges
 	$(PY) evaluation/assess_performance.py $(RESULTS)
 validate-architecture: $(STAMP) ## parameters, memory and FLOPs of every model config
-	$(PY) -m utils.session.architectures
+	$(PY) -m utils.planning.architectures
 serve: $(STAMP) ## 06 talk to the model in the terminal
 	@$(PY) scripts/06_serve.py --config config/serve.json --mode interactive $(call flags,$(SERVE))
 serve-api: $(STAMP) ## 06 HTTP on 127.0.0.1:8000 (PORT=)
@@ -164,7 +164,7 @@ backup: $(STAMP) ## copy configs and final checkpoints into backups/DATE
 monitor: $(STAMP) ## GPU, CPU, memory, disk and the running stage, refreshed
 	@$(PY) -m utils.session.monitor
 config-rtx4090: $(STAMP) ## write the settings the plan would choose for 24 GB
-	$(PY) -m utils.session.hardware_config
+	$(PY) -m utils.planning.hardware_config
 clean: ## remove caches (no data, no checkpoints, no session logs)
 	rm -rf .cache .pytest_cache .ruff_cache
 	find scripts utils evaluation tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -30,8 +30,8 @@ def main(cfg: PrepareConfig) -> Path:
     stop_request.install()
 
     from utils.data.prepare import prepare
-    from utils.evaluation.protected import benchmark_items
-    from utils.session.advice import corpus_advice
+    from utils.evaluation.benchmark_items import benchmark_items
+    from utils.planning.corpus_advice import corpus_advice
 
     folder = prepare(cfg, lambda: benchmark_items(cfg.eval_data_dir))
     log.info("read %s", folder / "DATA_CARD.md")

@@ -18,10 +18,10 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 import numpy as np
 import pytest
 
-from utils.data.control_tokens import EOS_ID
-from utils.data.tokenizer import Tokenizer
-from utils.data.tokenizer_training import train_tokenizer
 from utils.files import atomic_folder, write_manifest
+from utils.tokenizers.control_tokens import EOS_ID
+from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.training import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 600

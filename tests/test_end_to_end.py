@@ -36,7 +36,7 @@ def pipeline(tmp_path_factory):
         "--max_samples", DOCUMENTS, "--vocab_size", 4096)  # fmt: skip
     env = {"cwd": work, "PYTHONPATH": str(ROOT)}
     samples = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; "
-               "runpy.run_module('utils.data.samples', run_name='__main__')", ROOT]  # fmt: skip
+               "runpy.run_module('utils.data.builtin.practice_sets', run_name='__main__')", ROOT]  # fmt: skip # noqa: E501
     run(work, *samples, "--num_sft", 2500, "--num_dpo", 2400, "--num_heldout", 200)
     run(work, script["02"], "--config", ROOT / "config/nano.json", "--max_steps", 500,
         "--save_steps", 1000, "--seed", 1)  # fmt: skip

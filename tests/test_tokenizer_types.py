@@ -9,10 +9,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from utils.data.control_tokens import CHAT_TOKENS
-from utils.data.shards import TokenShards, iter_documents, read_dataset
-from utils.data.tokenizer import Tokenizer, frozen_file
+from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.files import read_json, sha256_file
+from utils.tokenizers.control_tokens import CHAT_TOKENS
+from utils.tokenizers.tokenizer import Tokenizer, frozen_file
 
 SHAPE = (
     "--n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --vocab_size 1000 --sequence_length 64 "

@@ -1,6 +1,7 @@
 """Logging and progress: one line per event on stderr, main process only. stdout is for results.
 
-Knows nothing about what is logged: metrics files and plots belong to `utils.training.metrics`.
+Knows nothing about what is logged: metrics files and plots belong to
+`utils.training.records.metrics`.
 """
 
 import logging

@@ -54,6 +54,16 @@ stop_request = StopRequest()
 """Loops that can save ask `if stop_request:` at each step and raise `Interrupted` after saving."""
 
 
+def check_stop() -> None:
+    """Raise when SIGINT or SIGTERM has arrived.
+
+    Raises:
+        Interrupted: always in that case; preparation writes nothing before it is done.
+    """
+    if stop_request:
+        raise Interrupted("stopped while preparing data: run it again to go on")
+
+
 def run_stage(
     main: Callable[[Config], object], config: type[Config], argv: Sequence[str] | None = None
 ) -> int:

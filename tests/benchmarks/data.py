@@ -26,9 +26,9 @@ from typing import Any
 
 from tests.benchmarks.corpus import build_corpus, repetitions
 from utils.config.prepare import MixtureSource
-from utils.data.records import Document
 from utils.data.sources import find_source, iter_source
-from utils.hardware import cpu_name, usable_cores
+from utils.machine.limits import cpu_name, usable_cores
+from utils.reading.documents import Document
 
 ROOT = Path(__file__).resolve().parents[2]
 THRESHOLD = 0.8

@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
-from utils.data.cleaned import Cleaned
-from utils.data.corpus import Corpus, Fate
-from utils.data.decisions import drop_duplicates
-from utils.data.filters import Rules, refine
+from utils.data.cleaning.batch import Rules, refine
+from utils.data.corpus.cleaned_unit import CleanedUnit
+from utils.data.corpus.corpus import Corpus, Fate
+from utils.data.corpus.fates import drop_duplicates
+from utils.data.corpus.rejected import LossRecorder, Rejected
 from utils.data.prepare import prepare
-from utils.data.records import Document
-from utils.data.rejected import LossRecorder, Rejected
-from utils.data.shards import iter_documents
 from utils.data.sources import find_source
 from utils.data.steps import clean, rules_of
-from utils.data.store import Store
-from utils.data.tokenizer_files import load_hf_tokenizer
-from utils.data.workers import Workers
+from utils.data.tokens.shards import iter_documents
+from utils.data.work.cache import ResultCache
+from utils.data.work.workers import Workers
+from utils.reading.documents import Document
+from utils.tokenizers.transformers_files import load_hf_tokenizer
 
 
 def settings(corpus: Path, workers: int, **more: object) -> PrepareConfig:
@@ -50,7 +50,7 @@ def deduplicate(
         pass
     watch = Watch()
     sources = [find_source(one) for one in cfg.sources]
-    units, _ = clean(cfg, sources, None, Store(folder / "store"), pool, rejected)
+    units, _ = clean(cfg, sources, None, ResultCache(folder / "store"), pool, rejected)
     found = Corpus(units)
     drop_duplicates(cfg, found, pool, defaultdict(LossRecorder))
     parts = (
@@ -78,7 +78,7 @@ def dropped_ids(found: Corpus) -> list[int]:
     return dropped
 
 
-def write_shard(part: tuple[Cleaned, np.ndarray, Path]) -> None:
+def write_shard(part: tuple[CleanedUnit, np.ndarray, Path]) -> None:
     """Write the lines of documents of a unit."""
     unit, numbers, path = part
     with path.open("wb") as file:

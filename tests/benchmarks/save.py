@@ -25,15 +25,15 @@ from typing import Any
 import torch
 
 from utils.config.pretrain import PretrainConfig
-from utils.data.tokenizer_training import train_tokenizer
+from utils.machine.facts import cpu_name, usable_cores
 from utils.model.architecture import build_model
 from utils.model.checkpoints import best_device
-from utils.session.machine import cpu_name, usable_cores
-from utils.training.checkpoint import Content, TrainState
-from utils.training.optimizer import Optimizers
-from utils.training.plan import Clock, Plan
+from utils.tokenizers.training import train_tokenizer
+from utils.training.checkpoints.state import Content, TrainState
+from utils.training.checkpoints.writer import Writer
 from utils.training.saving import Saver
-from utils.training.writer import Writer
+from utils.training.schedule.plan import Clock, Plan
+from utils.training.step.optimizer import Optimizers
 
 SHAPE = {
     "n_layer": 12, "d_model": 768, "n_head": 12, "d_ff": 2048, "vocab_size": 50257,

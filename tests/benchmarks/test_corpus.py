@@ -18,8 +18,8 @@ from tests.benchmarks.corpus import (
 from tests.benchmarks.data_run import deduplicate, dropped_ids
 from utils.config.prepare import PrepareConfig
 from utils.data.prepare import prepare
-from utils.data.shards import iter_documents
-from utils.data.workers import Workers
+from utils.data.tokens.shards import iter_documents
+from utils.data.work.workers import Workers
 
 
 def _prose(chance, words=80):

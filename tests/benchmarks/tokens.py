@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from utils.config.prepare import PrepareConfig
-from utils.data.packed import PackedDataset
 from utils.data.prepare import prepare
-from utils.data.shards import Encoded, SplitWriter, TokenShards, format_keys
+from utils.data.tokens.rows import PackedDataset
+from utils.data.tokens.shards import Encoded, SplitWriter, TokenShards, format_keys
 from utils.files import write_manifest
-from utils.hardware import cpu_name, usable_cores
+from utils.machine.limits import cpu_name, usable_cores
 
 SLICE = 1 << 20
 ROWS, BATCH = 512, 64

@@ -35,10 +35,10 @@ from typing import Any
 import torch
 
 from tests.benchmarks.train_run import GEMM, Task, toy_folder
+from utils.machine.child_process import FAST_MALLOC
+from utils.machine.facts import cpu_name, usable_cores
+from utils.machine.precision import is_bf16_faster
 from utils.model.sizing import flops_per_token
-from utils.session.machine import cpu_name, usable_cores
-from utils.session.process import FAST_MALLOC
-from utils.training.precision import is_bf16_faster
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"n_layer": 6, "d_model": 256, "n_head": 4, "d_ff": 1024}

@@ -32,13 +32,13 @@ from torch.nn.functional import cross_entropy
 from tests.benchmarks.train_run import Task, nanochat_model, nanogpt_model
 from utils.config.prepare import PrepareConfig
 from utils.config.pretrain import PretrainConfig
-from utils.data.control_tokens import ControlIds
-from utils.data.packed import PackedDataset
-from utils.data.shards import read_dataset
+from utils.data.tokens.rows import PackedDataset
+from utils.data.tokens.shards import read_dataset
 from utils.files import read_json
-from utils.session.process import FAST_MALLOC
-from utils.training.loss import IGNORED
-from utils.training.validation import ValidationSet
+from utils.machine.child_process import FAST_MALLOC
+from utils.tokenizers.control_tokens import ControlIds
+from utils.training.step.loss import IGNORED
+from utils.training.step.validation import ValidationSet
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = read_json(ROOT / "config" / "tiny.json")
@@ -114,12 +114,12 @@ def train_ours(task: Task, budget_s: float) -> dict[str, Any]:
 
 
 def _stage_02(task: Task, steps: int, name: str) -> dict[str, Any]:
-    from utils.training.initialization import initial_weights
+    from utils.training.devices.processes import Processes
     from utils.training.inputs import find_inputs
-    from utils.training.parallel import Processes
-    from utils.training.plan import Clock
     from utils.training.run import open_run
+    from utils.training.schedule.plan import Clock
     from utils.training.setup import build_trainer
+    from utils.training.step.first_weights import initial_weights
 
     cfg = PretrainConfig.build(
         task.model

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from utils.config.model import ModelConfig
 from utils.config.pretrain import PretrainConfig
-from utils.data.control_tokens import ControlIds
-from utils.data.packed import PackedDataset
-from utils.data.shards import Encoded, SplitWriter, format_keys
+from utils.data.tokens.rows import PackedDataset
+from utils.data.tokens.shards import Encoded, SplitWriter, format_keys
 from utils.files import write_manifest
+from utils.machine.precision import choose_matmul_precision, is_bf16_faster
 from utils.model.architecture import build_model, decoder_config
-from utils.training.precision import choose_matmul_precision, is_bf16_faster
+from utils.tokenizers.control_tokens import ControlIds
 
 WARM_UP = 2
 GEMM = 2048
@@ -139,10 +139,10 @@ def toy_folder(folder: Path, vocab_size: int, length: int) -> Path:
 
 def ours(task: Task, pace: Pace) -> None:
     """The training step of stage 02, as its script takes it."""
+    from utils.training.devices.processes import Processes
     from utils.training.inputs import find_inputs
-    from utils.training.parallel import Processes
-    from utils.training.plan import Clock
     from utils.training.run import open_run
+    from utils.training.schedule.plan import Clock
     from utils.training.setup import build_trainer
 
     cfg = PretrainConfig.build(

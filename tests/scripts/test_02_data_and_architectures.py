@@ -60,7 +60,7 @@ def test_padded_rows_give_the_same_losses_in_halved_micro_batches(prepared_dir, 
 def test_the_loss_of_padded_rows_is_the_mean_over_exactly_their_targets(
     prepared_dir, tmp_path, main
 ):
-    from utils.data.packed import PackedDataset
+    from utils.data.tokens.rows import PackedDataset
     from utils.model.architecture import build_model
 
     cfg = settings(tmp_path, prepared_dir, packing="best_fit", bf16=False, **LONG_ROWS)
@@ -74,7 +74,7 @@ def test_the_loss_of_padded_rows_is_the_mean_over_exactly_their_targets(
 
 @pytest.mark.parametrize("packing", ["end_to_end", "best_fit"])
 def test_run_json_and_metrics_account_for_each_folder(prepared_dir, tmp_path, main, packing):
-    from utils.data.packed import PackedDataset
+    from utils.data.tokens.rows import PackedDataset
 
     cfg = settings(
         tmp_path, prepared_dir, data_dir=None, data_dirs=(prepared_dir, prepared_dir),
@@ -106,7 +106,7 @@ def test_data_seen_more_than_once_are_announced(prepared_dir, tmp_path, main, ca
 
 def test_a_resident_feed_gives_the_same_model(prepared_dir, tmp_path, main, monkeypatch):
     from utils.training import setup
-    from utils.training.feeding import AheadFeed, ResidentFeed
+    from utils.training.step.feeding import AheadFeed, ResidentFeed
 
     plain = main(settings(tmp_path / "host", prepared_dir, packing="best_fit"))
     for kind in (ResidentFeed, AheadFeed):

@@ -16,10 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.config.model import ModelConfig
-from utils.data.tokenizer import Tokenizer
 from utils.files import atomic_folder
 from utils.model.architecture import build_model
 from utils.model.checkpoints import save_model_files
+from utils.tokenizers.tokenizer import Tokenizer
 
 QUESTIONS = ("What does json.dumps do?", "And os.path?", "Say <b>hi</b>")
 

@@ -24,7 +24,7 @@ class Limit(StageConfig):
     """The range in which a measure of a document must lie."""
 
     measure: Measure
-    """What is measured (`utils.data.quality`)."""
+    """What is measured (`utils.data.cleaning.measures`)."""
     min: float | None = None
     """Least value."""
     max: float | None = None

@@ -5,9 +5,9 @@ Knows nothing about how the numbers come about.
 
 from pathlib import Path
 
-from utils.data.accounts import Outcome, statistics
 from utils.data.cards import data_card, tokenizer_card
 from utils.data.identity import settings_without_places
+from utils.data.statistics import Outcome, statistics
 from utils.files import to_json
 
 

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 
 from utils.config.prepare import TokenCompression
-from utils.data.cleaned import Cleaned
-from utils.data.corpus import KEPT, SPLITS, Corpus
-from utils.data.shards import Encoded, SplitWriter
-from utils.data.store import array_digest
-from utils.data.tokenizer import Tokenizer
-from utils.data.word_encoder import WordEncoder
-from utils.data.workers import AnyWorkers
+from utils.data.corpus.cleaned_unit import CleanedUnit
+from utils.data.corpus.corpus import KEPT, SPLITS, Corpus
+from utils.data.tokens.shards import Encoded, SplitWriter
+from utils.data.tokens.word_encoder import WordEncoder
+from utils.data.work.cache import array_digest
+from utils.data.work.workers import AnyWorkers
 from utils.files import fingerprint
 from utils.log import progress
+from utils.tokenizers.tokenizer import Tokenizer
 
 ENCODING = 2
 """Raised when the same documents give other ids."""
 
 COLUMNS = ("ids", "lengths", "text_bytes")
 
-Task = tuple[Cleaned, dict[str, np.ndarray], tuple[str, str], str]
+Task = tuple[CleanedUnit, dict[str, np.ndarray], tuple[str, str], str]
 """Unit, the documents of each split, folder and sha256 of the tokenizer, name of the result."""
 
 
@@ -92,7 +92,7 @@ def encode_unit(task: Task) -> str:
 
 
 def _encode(
-    unit: Cleaned, numbers: np.ndarray, encoder: WordEncoder
+    unit: CleanedUnit, numbers: np.ndarray, encoder: WordEncoder
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ids, tokens of each document and bytes of its text."""
     texts = list(unit.texts(numbers.tolist()))

@@ -16,8 +16,8 @@ from typing import Any
 
 from utils.config.prepare import PrepareConfig, TokenCompression
 from utils.data.identity import is_of
-from utils.data.shards import format_keys
 from utils.data.sources import Source
+from utils.data.tokens.shards import format_keys
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint, folder_damage, read_json, to_json
 
@@ -57,8 +57,8 @@ def input_files(cfg: PrepareConfig, sources: Sequence[Source]) -> Files | None:
     is_limited = bool(cfg.mix_datasets) or source.setting.max_samples is not None
     if is_limited or source.kind != "files":
         return None
-    pieces = groupby(source.pieces(), attrgetter("name"))
-    return {name: fingerprint([piece.digest for piece in own]) for name, own in pieces}
+    parts = groupby(source.parts(), attrgetter("name"))
+    return {name: fingerprint([part.digest for part in own]) for name, own in parts}
 
 
 def _recorded(folder: Path, identity: dict[str, Any]) -> tuple[list[Files], dict[str, str]]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
-from utils.data.decontamination import ItemSet
-from utils.data.foreign_tokenizer import find_tokenizer
-from utils.data.shards import format_keys, read_dataset
+from utils.data.corpus.decontamination import ItemSet
 from utils.data.sources import Source
+from utils.data.tokens.shards import format_keys, read_dataset
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint
+from utils.tokenizers.foreign import find_tokenizer
 
 PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""

@@ -17,23 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.prepare import PrepareConfig
-from utils.data.accounts import Outcome
-from utils.data.corpus import Corpus, Fate
-from utils.data.decisions import Decisions, decide
-from utils.data.decontamination import ItemSet
+from utils.data.cleaning.language import check_language
+from utils.data.corpus.corpus import Corpus, Fate
+from utils.data.corpus.decontamination import ItemSet
+from utils.data.corpus.fates import Decisions, decide
+from utils.data.corpus.rejected import Rejected
 from utils.data.description import describe
 from utils.data.encoding import write_shards
 from utils.data.growth import Files, rounds_of, take_shards, write_rounds
 from utils.data.identity import identity_of, is_prepared
-from utils.data.language import check_language
-from utils.data.ray_workers import RayWorkers
-from utils.data.rejected import Rejected
-from utils.data.shards import token_dtype
 from utils.data.sources import Source, find_source
+from utils.data.statistics import Outcome
 from utils.data.steps import clean, make_tokenizer
-from utils.data.store import Store
-from utils.data.tokenizer import tokenizer_sha256
-from utils.data.workers import AnyWorkers, Workers
+from utils.data.tokens.shards import token_dtype
+from utils.data.work.cache import ResultCache
+from utils.data.work.ray_workers import RayWorkers
+from utils.data.work.workers import AnyWorkers, Workers
 from utils.disk import disk_errors
 from utils.errors import DataError
 from utils.files import (
@@ -43,6 +42,7 @@ from utils.files import (
     one_writer,
     recover_folder,
 )
+from utils.tokenizers.tokenizer import tokenizer_sha256
 
 NEEDED_SHARE = 3.0
 """Disk space for the store and the result, as a multiple of the text (2.8 on docstrings)."""
@@ -67,7 +67,7 @@ def prepare(cfg: PrepareConfig, find_protected: Callable[[], Sequence[ItemSet]] 
     sources = [find_source(setting, without=folder) for setting in cfg.sources]
     protected = find_protected() if cfg.decontaminate else ()
     identity = identity_of(cfg, sources, protected)
-    store = Store(folder.absolute().with_name(f".cache-{folder.name}"))
+    store = ResultCache(folder.absolute().with_name(f".cache-{folder.name}"))
 
     needed_bytes = partial(_needed_bytes, sources, store)
     work = folder.with_name(f".work-{folder.name}")
@@ -90,11 +90,11 @@ def prepare(cfg: PrepareConfig, find_protected: Callable[[], Sequence[ItemSet]] 
     return folder
 
 
-def _needed_bytes(sources: list[Source], store: Store) -> int | None:
+def _needed_bytes(sources: list[Source], store: ResultCache) -> int | None:
     """Estimate what is still to be written; None for a stream, which does not tell its length."""
     if any(source.kind != "files" for source in sources):
         return None
-    size = sum(piece.size for source in sources for piece in source.pieces())
+    size = sum(part.size for source in sources for part in source.parts())
     return int(NEEDED_SHARE * size) - store.size()
 
 
@@ -116,7 +116,7 @@ class _Build:
     sources: list[Source]
     rounds: list[Files]
     protected: Sequence[ItemSet]
-    store: Store
+    store: ResultCache
     result: Path
     used: set[str] = field(default_factory=set)
     """Names of the stored results it was made of."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.config.prepare import MixtureSource
-from utils.data.downloads import Downloads, RemoteFile
-from utils.data.formats import file_kind
-from utils.data.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
-from utils.data.pieces import Piece, file_pieces
-from utils.data.readers import KINDS, is_supported, read_file, skipped_members
-from utils.data.records import BadLine, Document, SkippedFile
 from utils.errors import DataError
+from utils.reading.documents import BadLine, Document, SkippedFile
+from utils.reading.downloads import Downloads, RemoteFile
+from utils.reading.file_parts import FilePart, split_file
+from utils.reading.formats import file_kind
+from utils.reading.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
+from utils.reading.readers import KINDS, is_supported, read_file, skipped_members
 
 BUILT_IN = "pydocs"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -53,7 +53,7 @@ class Source:
     """Files of the hub that are fetched at the same time."""
     fetched: list[RemoteFile] = field(default_factory=list)
     """Files of the hub that were read."""
-    _pieces: list[Piece] | None = None
+    _parts: list[FilePart] | None = None
     _listing: Listing | None = None
 
     @property
@@ -90,22 +90,22 @@ class Source:
     def fingerprint(self) -> list[Any]:
         """Return what the content depends on; for local files, a hash of every byte."""
         if self.kind == "pydocs":
-            from utils.data.pydocs import cache_key
+            from utils.data.builtin.pydocs import cache_key
 
             return [self.kind, cache_key(None)]
         if self.kind == "hub":
             return [self.kind, self.place, self.config, self.setting.input_split]
-        return [self.kind, [[piece.name, piece.digest] for piece in self.pieces()]]
+        return [self.kind, [[part.name, part.digest] for part in self.parts()]]
 
-    def pieces(self) -> list[Piece]:
-        """Return the pieces of all files in order; every byte is read the first time."""
-        if self._pieces is None:
-            self._pieces = [
-                piece
+    def parts(self) -> list[FilePart]:
+        """Return the parts of all files in order; every byte is read the first time."""
+        if self._parts is None:
+            self._parts = [
+                part
                 for path in self.files
-                for piece in file_pieces(path, self.file_name(path), file_kind(path))
+                for part in split_file(path, self.file_name(path), file_kind(path))
             ]
-        return self._pieces
+        return self._parts
 
 
 def find_source(setting: MixtureSource, without: Path | None = None) -> Source:
@@ -196,22 +196,22 @@ def fetch(source: Source, num_workers: int | None, download_workers: int = 1) ->
         source.listing()
 
 
-def iter_pieces(source: Source) -> Iterator[Piece] | None:
-    """Return the pieces of the files of a source in order, or None if it is a stream of documents.
+def iter_parts(source: Source) -> Iterator[FilePart] | None:
+    """Return the parts of the files of a source in order, or None if it is a stream of documents.
 
     Files of the hub are brought here, several at a time, while the first are read.
     """
     if source.setting.max_samples is not None or source.is_wikitext:
         return None
     if source.kind == "files":
-        return iter(source.pieces())
+        return iter(source.parts())
     if source.kind == "hub" and source.listing().files:
-        return _hub_pieces(source)
+        return _hub_parts(source)
     return None
 
 
 def _pydocs(num_workers: int | None) -> Records:
-    from utils.data.pydocs import pydocs_documents
+    from utils.data.builtin.pydocs import pydocs_documents
 
     for row in pydocs_documents(num_workers=num_workers):
         yield Document(row["id"], row["text"], row["source"])
@@ -222,12 +222,12 @@ def _files(source: Source, text_key: str) -> Records:
         yield from read_file(path, source.file_name(path), source.setting.name, text_key)
 
 
-def _hub_pieces(source: Source) -> Iterator[Piece]:
+def _hub_parts(source: Source) -> Iterator[FilePart]:
     files = source.listing().files
     with Downloads(files, source.download_workers, len(files)) as downloads:
         for file, path in _watched(downloads, source):
             source.fetched.append(file)
-            yield from file_pieces(path, file.path, file_kind(Path(file.path)))
+            yield from split_file(path, file.path, file_kind(Path(file.path)))
 
 
 def _hub(source: Source, text_key: str) -> Records:

@@ -13,21 +13,22 @@ import numpy as np
 
 from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
-from utils.data.cleaned import Cleaned, clean_unit
-from utils.data.corpus import Corpus
-from utils.data.filters import Rules
-from utils.data.foreign_tokenizer import take_over
-from utils.data.rejected import Rejected
-from utils.data.selection import sample
+from utils.data.cleaning.batch import Rules
+from utils.data.corpus.cleaned_unit import CleanedUnit, clean_unit
+from utils.data.corpus.corpus import Corpus
+from utils.data.corpus.rejected import Rejected
+from utils.data.corpus.selection import sample
+from utils.data.corpus.work_units import WorkUnit, iter_units
 from utils.data.sources import Source, fetch
-from utils.data.store import Store, array_digest
-from utils.data.tokenizer import Tokenizer, frozen_file
-from utils.data.tokenizer_training import train_tokenizer, write_tokenizer
-from utils.data.units import Unit, iter_units
-from utils.data.workers import AnyWorkers, check_stop
+from utils.data.work.cache import ResultCache, array_digest
+from utils.data.work.workers import AnyWorkers
 from utils.errors import DataError
 from utils.files import fingerprint
 from utils.log import progress
+from utils.stage import check_stop
+from utils.tokenizers.foreign import take_over
+from utils.tokenizers.tokenizer import Tokenizer, frozen_file
+from utils.tokenizers.training import train_tokenizer, write_tokenizer
 
 TOKENIZER_CHARACTERS = 20_000_000
 """Text the tokenizer is trained on at most: twice as much makes tokens 0.1 % longer."""
@@ -57,10 +58,10 @@ def clean(
     cfg: PrepareConfig,
     sources: list[Source],
     files: Collection[str] | None,
-    store: Store,
+    store: ResultCache,
     workers: AnyWorkers,
     rejected: Rejected,
-) -> tuple[list[Cleaned], Counter[str]]:
+) -> tuple[list[CleanedUnit], Counter[str]]:
     """Clean every document of the sources, in order; return the units and what was counted.
 
     Of local sources only the files with these names; all when None.
@@ -71,14 +72,14 @@ def clean(
     for source in sources:
         fetch(source, cfg.num_workers, cfg.download_workers)
     counts: Counter[str] = Counter()
-    cleaned: list[Cleaned] = []
+    cleaned: list[CleanedUnit] = []
     kept = 0
     units, sent = tee(_units(cfg, sources, files))
     with progress("reading and cleaning", _megabytes(sources, files), "MB") as task:
         done = workers.map(clean_unit, ((str(store.folder), unit) for unit in sent))
         for name, unit in zip(done, units, strict=True):
             record = store.record(name)
-            cleaned.append(Cleaned(store, name, unit.origin, record["documents"]))
+            cleaned.append(CleanedUnit(store, name, unit.origin, record["documents"]))
             counts.update(record["counts"])  # `+=` would lose negative counts
             rejected.merge(unit.origin, record)
             kept += record["documents"]
@@ -91,20 +92,20 @@ def _megabytes(sources: list[Source], files: Collection[str] | None) -> float | 
     """Return what is to be read; None where a stream or a limit keeps it unknown."""
     if any(source.kind != "files" or source.setting.max_samples for source in sources):
         return None
-    pieces = (piece for source in sources for piece in source.pieces())
-    return sum(piece.size for piece in pieces if files is None or piece.name in files) / 1e6
+    parts = (part for source in sources for part in source.parts())
+    return sum(part.size for part in parts if files is None or part.name in files) / 1e6
 
 
 def _units(
     cfg: PrepareConfig, sources: list[Source], files: Collection[str] | None
-) -> Iterator[Unit]:
+) -> Iterator[WorkUnit]:
     rules = rules_of(cfg)
     for origin, source in enumerate(sources):
         yield from iter_units(source, origin, rules, cfg.text_key, cfg.num_workers, files)
 
 
 def make_tokenizer(
-    cfg: PrepareConfig, corpus: Corpus, store: Store, folder: Path
+    cfg: PrepareConfig, corpus: Corpus, store: ResultCache, folder: Path
 ) -> tuple[Tokenizer, int]:
     """Train a tokenizer on the training documents, or copy the one that is to be used again.
 
@@ -136,7 +137,7 @@ def make_tokenizer(
 
 
 def _train(
-    cfg: PrepareConfig, chosen: list[tuple[Cleaned, np.ndarray]], total: int, folder: Path
+    cfg: PrepareConfig, chosen: list[tuple[CleanedUnit, np.ndarray]], total: int, folder: Path
 ) -> None:
     kind = cfg.tokenizer_type
     log.info("training %d pieces (%s) on %.1f M characters", cfg.vocab_size, kind, total / 1e6)

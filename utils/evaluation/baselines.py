@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from utils.data.shards import TokenShards, iter_documents, read_dataset
+from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.errors import DataError
 
 MIN_DISCOUNT, MAX_DISCOUNT = 0.05, 0.95

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.errors import DataError
+from utils.evaluation.benchmark_files import Rows
 from utils.evaluation.likelihood import Check, encode_pair, score_pairs
-from utils.evaluation.sources import Rows
 from utils.evaluation.statistics import skill, wilson
 from utils.model.checkpoints import LoadedModel
 

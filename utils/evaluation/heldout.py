@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from utils.data.shards import TokenShards, iter_documents, read_dataset
-from utils.data.templates import Message, Template
+from utils.chat.templates import Message, Template
+from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.errors import DataError
 from utils.evaluation.likelihood import IGNORE, Check, Row, score_rows
 from utils.evaluation.statistics import Estimate, bootstrap_ratio, scaled, wilson

@@ -9,8 +9,8 @@ lm-evaluation-harness.
 
 from typing import Any
 
+from utils.evaluation.benchmark_files import Rows
 from utils.evaluation.likelihood import Check, encode_pair, score_pairs
-from utils.evaluation.sources import Rows
 from utils.evaluation.statistics import bootstrap_ratio, exponential, wilson
 from utils.model.checkpoints import LoadedModel
 

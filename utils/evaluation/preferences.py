@@ -8,7 +8,7 @@ write good ones.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.data.templates import Template
+from utils.chat.templates import Template
 from utils.errors import DataError
 from utils.evaluation.heldout import prompt_messages
 from utils.evaluation.likelihood import Check, Pair, score_pairs

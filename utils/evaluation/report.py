@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from utils.evaluation.quality import PARTS as QUALITY_PARTS
+from utils.evaluation.answer_form import PARTS as QUALITY_PARTS
 
 Measures = Mapping[str, Any]
 ORDER = ("heldout", "wikitext", "lambada", "boolq", "conversations", "preferences", "smoke")

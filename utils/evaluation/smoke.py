@@ -1,7 +1,7 @@
 """Smoke prompts: short greedy answers in eight categories with a 0-1 response quality score.
 
-The score (`utils.evaluation.quality`) looks at the form of an answer and never knows whether it is
-true.
+The score (`utils.evaluation.answer_form`) looks at the form of an answer and never knows whether it
+is true.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from utils.errors import DataError
+from utils.evaluation.answer_form import SmokePrompt, quality
 from utils.evaluation.likelihood import Check
-from utils.evaluation.quality import SmokePrompt, quality
 from utils.files import read_json
 from utils.log import progress
 from utils.model.checkpoints import LoadedModel

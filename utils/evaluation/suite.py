@@ -19,7 +19,7 @@ import torch
 
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, Interrupted, LumiError
-from utils.evaluation.parts import PARTS, Context, Part
+from utils.evaluation.measurements import PARTS, Context, Part
 from utils.evaluation.report import render
 from utils.evaluation.smoke import read_prompts
 from utils.evaluation.timebox import TimeBox

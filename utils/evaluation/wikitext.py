@@ -14,8 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from utils.evaluation.benchmark_files import WIKITEXT, Rows
 from utils.evaluation.likelihood import Check, score_rolling
-from utils.evaluation.sources import WIKITEXT, Rows
 from utils.evaluation.statistics import bootstrap_ratio, exponential, scaled
 from utils.model.checkpoints import LoadedModel
 

@@ -1,7 +1,7 @@
 """Leaves out training rows that hold what stage 05 measures on.
 
 A row goes as a whole where its texts hold at least 80 % of the word 13-grams of an item; one that
-shares fewer stays and is written down. See `utils.data.decontamination` for items and grams.
+shares fewer stays and is written down. See `utils.data.corpus.decontamination` for items and grams.
 """
 
 import logging
@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from utils.chat.layouts import Preference
+from utils.chat.templates import Message
 from utils.config.training import AdapterConfig
-from utils.data.decontamination import Findings, Protected, screen
-from utils.data.templates import Message
-from utils.evaluation.protected import benchmark_items
-from utils.finetuning.forms import Preference
+from utils.data.corpus.decontamination import Findings, Protected, screen
+from utils.evaluation.benchmark_items import benchmark_items
 
 ROWS_AT_ONCE = 2_000
 MAX_RECORDS = 1_000

@@ -24,23 +24,23 @@ from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig as TRLConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from utils.config.dpo import DPOConfig
-from utils.errors import CheckpointError, PreflightError
-from utils.evaluation.likelihood import score_pairs
-from utils.files import read_json
-from utils.finetuning import runner
-from utils.finetuning.contamination import (
-    Screening,
-    decontaminated,
-    preference_text,
-)
-from utils.finetuning.datasets import (
+from utils.chat.layouts import Preference
+from utils.chat.rows import (
     BadRow,
     DPORows,
     build_dpo_rows,
     read_preferences,
 )
-from utils.finetuning.forms import Preference
+from utils.config.dpo import DPOConfig
+from utils.errors import CheckpointError, PreflightError
+from utils.evaluation.likelihood import score_pairs
+from utils.files import read_json
+from utils.finetuning import training_loop as runner
+from utils.finetuning.contamination import (
+    Screening,
+    decontaminated,
+    preference_text,
+)
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -51,11 +51,11 @@ from utils.finetuning.lora import (
     save_adapter,
     save_merged,
 )
-from utils.finetuning.plan import StepPlan, TimeBox
-from utils.finetuning.records import AdapterRun, recorded_run
+from utils.finetuning.run_folder import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
+from utils.finetuning.time_box import StepPlan, TimeBox
 from utils.model.checkpoints import LoadedModel
-from utils.training.metrics import RUN_FILE
+from utils.training.records.metrics import RUN_FILE
 
 FIRST_LOSS = math.log(2)
 FIRST_LOSS_TOLERANCE = 1e-3
@@ -183,9 +183,9 @@ def train_adapter(
         text = "first preference loss %.4f (ln 2); the loss shown adds %g x that of chosen answers"
         log.info(text, run.summary["first_loss"], cfg.sft_loss_weight)
     lengths = [rows.tokens(number) for number in order]
-    conductor = runner.conduct(cfg, trainer, plan, run, box, lengths)
+    callback = runner.conduct(cfg, trainer, plan, run, box, lengths)
     card = adapted.card(cfg, "dpo", adapted.template)
-    runner.end_if_stopped(conductor, lambda folder: save_adapter(adapted, folder, card))
+    runner.end_if_stopped(callback, lambda folder: save_adapter(adapted, folder, card))
 
 
 def build_trainer(

@@ -9,7 +9,7 @@ repetitions made from real sentences), with the stop token as the target in plac
 
 import random
 
-from utils.finetuning.datasets import IGNORE, SFTRows
+from utils.chat.rows import IGNORE, SFTRows
 
 MAX_PHRASE = 8
 """Longest repeated phrase, in tokens."""

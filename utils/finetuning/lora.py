@@ -18,9 +18,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
+from utils.chat.templates import CHATML, TEMPLATES, Template, TextEncoder
 from utils.config.training import AdapterConfig
-from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
-from utils.data.tokenizer import MODEL_FILE, frozen_file, tokenizer_sha256
 from utils.errors import CheckpointError, DataError
 from utils.files import MANIFEST, atomic_folder, read_json, sha256_file, verify_folder, write_json
 from utils.model.checkpoints import (
@@ -31,6 +30,7 @@ from utils.model.checkpoints import (
     read_card,
     save_model_files,
 )
+from utils.tokenizers.tokenizer import MODEL_FILE, frozen_file, tokenizer_sha256
 
 ADAPTER = "adapter"
 """Folder of the adapter in a run folder."""

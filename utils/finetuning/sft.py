@@ -12,22 +12,22 @@ from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig as TRLConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from utils.config.sft import SFTConfig
-from utils.data.templates import TEMPLATES, Message, Template
-from utils.errors import BudgetError, DataError
-from utils.evaluation.heldout import PROMPTS_AT_ONCE, answer_rates
-from utils.evaluation.likelihood import score_rows
-from utils.finetuning import runner
-from utils.finetuning.contamination import (
-    Screening,
-    conversation_text,
-    decontaminated,
-)
-from utils.finetuning.datasets import (
+from utils.chat.rows import (
     BadRow,
     SFTRows,
     build_sft_rows,
     read_conversations,
+)
+from utils.chat.templates import TEMPLATES, Message, Template
+from utils.config.sft import SFTConfig
+from utils.errors import BudgetError, DataError
+from utils.evaluation.heldout import PROMPTS_AT_ONCE, answer_rates
+from utils.evaluation.likelihood import score_rows
+from utils.finetuning import training_loop as runner
+from utils.finetuning.contamination import (
+    Screening,
+    conversation_text,
+    decontaminated,
 )
 from utils.finetuning.loops import loop_rows
 from utils.finetuning.lora import (
@@ -39,9 +39,9 @@ from utils.finetuning.lora import (
     save_merged,
     start_chat_tokens,
 )
-from utils.finetuning.plan import TimeBox
-from utils.finetuning.records import AdapterRun, recorded_run
+from utils.finetuning.run_folder import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
+from utils.finetuning.time_box import TimeBox
 from utils.model.checkpoints import LoadedModel
 
 MAX_PROMPTS = 100
@@ -158,9 +158,9 @@ def train_adapter(
         optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
     )
     lengths = [tokens[number] for number in order]
-    conductor = runner.conduct(cfg, trainer, plan, run, box, lengths)
+    callback = runner.conduct(cfg, trainer, plan, run, box, lengths)
     card = adapted.card(cfg, "sft", TEMPLATES[cfg.prompt_template])
-    runner.end_if_stopped(conductor, lambda folder: save_adapter(adapted, folder, card))
+    runner.end_if_stopped(callback, lambda folder: save_adapter(adapted, folder, card))
 
 
 def finish(cfg: SFTConfig, adapted: AdaptedModel, heldout: SFTRows, run: AdapterRun) -> LoadedModel:

@@ -1,6 +1,6 @@
 """Which rows are trained on, which are held out, and in which order.
 
-Knows nothing about files' layouts and tokens: see `utils.finetuning.datasets`.
+Knows nothing about files' layouts and tokens: see `utils.chat.rows`.
 """
 
 import random
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from utils.chat.rows import BadRow, DPORows, SFTRows
 from utils.errors import DataError
-from utils.finetuning.datasets import BadRow, DPORows, SFTRows
 
 HELDOUT_SHARE = 0.05
 """Part of the training rows held out where there is no held-out file."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from utils.data.templates import Message
+from utils.chat.templates import Message
 from utils.errors import DataError
 from utils.generation.batch import Batch
-from utils.generation.pieces import TextPieces
+from utils.generation.incremental_text import IncrementalText
 from utils.generation.prompts import chat_prompt, check_room
 from utils.generation.sampling import Sampling, new_generator, next_tokens
 from utils.model.checkpoints import LoadedModel
@@ -90,14 +90,14 @@ class Stream(Iterator[str]):
 
     def skip(self, prefix: str) -> None:
         """Leave `prefix` out where the text begins with it."""
-        self._row.pieces.skip = prefix
+        self._row.text.skip = prefix
 
     def close(self) -> None:
         """Stop writing."""
         self._steps.close()
 
     def _new_text(self) -> str:
-        text = self._row.pieces.text[self._given :]
+        text = self._row.text.text[self._given :]
         self._given += len(text)
         return text
 
@@ -192,7 +192,7 @@ class _Row:
         check_room(loaded, len(prompt_ids), settings.max_new_tokens)
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
-        self.pieces = TextPieces(loaded.tokenizer, settings.stop)
+        self.text = IncrementalText(loaded.tokenizer, settings.stop)
         self.generator = new_generator(settings.seed)
         self.ended_by_token = False
         self._stop_ids = stop_ids(loaded)
@@ -204,18 +204,18 @@ class _Row:
 
     @property
     def _stopped(self) -> bool:
-        return self.ended_by_token or self.pieces.hit_stop
+        return self.ended_by_token or self.text.hit_stop
 
-    def add(self, identity: int) -> None:
-        if identity in self._stop_ids:
+    def add(self, token_id: int) -> None:
+        if token_id in self._stop_ids:
             self.ended_by_token = True
         else:
-            self.ids.append(identity)
-            self.pieces.add(identity)
+            self.ids.append(token_id)
+            self.text.add(token_id)
 
     def result(self) -> Generated:
-        self.pieces.finish()
-        return Generated(list(self.ids), self._stopped, self.pieces.text)
+        self.text.finish()
+        return Generated(list(self.ids), self._stopped, self.text.text)
 
 
 def _decode(
@@ -230,8 +230,8 @@ def _decode(
         while rows and not (should_stop is not None and should_stop()):
             generators = [row.generator for row in rows]
             drawn = next_tokens(batch.logits, settings, generators)
-            for row, identity in zip(rows, drawn, strict=True):
-                row.add(identity)
+            for row, token_id in zip(rows, drawn, strict=True):
+                row.add(token_id)
             yield
             active = [place for place, row in enumerate(rows) if not row.is_done]
             rows = [rows[place] for place in active]

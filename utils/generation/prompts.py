@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from utils.data.templates import Message
+from utils.chat.templates import Message
 from utils.errors import DataError
 from utils.model.checkpoints import LoadedModel
 

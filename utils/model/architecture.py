@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from utils.config.model import ModelConfig
-from utils.data.control_tokens import ControlIds
+from utils.tokenizers.control_tokens import ControlIds
 
 INITIALIZER_STD = 0.02
 LUMI_IDS = ControlIds()

@@ -1,7 +1,7 @@
 """Finds, verifies, loads and saves model folders; every stage reads checkpoints through here.
 
 A model folder is a plain Hugging Face folder plus lumi.json (what made it). Trainer state is the
-business of `utils.training.checkpoint`.
+business of `utils.training.checkpoints.state`.
 """
 
 import logging
@@ -13,8 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from utils.data.templates import CHATML, TEMPLATES, Template, TextEncoder
-from utils.data.tokenizer_files import save_hf_tokenizer
+from utils.chat.templates import CHATML, TEMPLATES, Template, TextEncoder
 from utils.disk import disk_errors
 from utils.errors import CheckpointError, DataError
 from utils.files import (
@@ -26,6 +25,7 @@ from utils.files import (
     verify_folder,
     write_json,
 )
+from utils.tokenizers.transformers_files import save_hf_tokenizer
 
 WEIGHTS_FILE = "model.safetensors"
 LUMI_FILE = "lumi.json"

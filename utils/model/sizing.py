@@ -9,7 +9,7 @@ from utils.config.model import ModelConfig
 
 FP32_BYTES = 4
 CHUNK_LOGITS_BYTES = 300_000_000
-"""Working memory of the chunked loss head at most (utils.training.loss)."""
+"""Working memory of the chunked loss head at most (utils.training.step.loss)."""
 
 
 @dataclass(frozen=True)

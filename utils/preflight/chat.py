@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from utils.data.templates import Encoder, Message, Template
-from utils.finetuning.datasets import IGNORE, DPORows, SFTRows
+from utils.chat.rows import IGNORE, DPORows, SFTRows
+from utils.chat.templates import Encoder, Message, Template
 from utils.preflight.result import CheckResult
 
 Conversation = list[Message]
@@ -14,7 +14,7 @@ def answers_are_learned(rows: SFTRows, stop_id: int) -> CheckResult:
     wrong = []
     for number, (ids, labels) in enumerate(zip(rows.input_ids, rows.labels, strict=True)):
         learned = [label for label in labels if label != IGNORE]
-        same = all(label in (IGNORE, identity) for identity, label in zip(ids, labels, strict=True))
+        same = all(label in (IGNORE, token_id) for token_id, label in zip(ids, labels, strict=True))
         if not learned or learned[-1] != stop_id or not same:
             wrong.append(number)
     return _result(
@@ -22,7 +22,7 @@ def answers_are_learned(rows: SFTRows, stop_id: int) -> CheckResult:
         wrong,
         len(rows),
         "the mask of the answers is wrong, or max_length cuts them all; "
-        "check utils/finetuning/datasets.py and --max_length",
+        "check utils/chat/rows.py and --max_length",
     )
 
 

@@ -33,7 +33,7 @@ def preflight_pretrain(cfg: PretrainConfig, data_dir: Path) -> None:
     Raises:
         PreflightError: a proof failed; the line has the measured value and the remedy.
     """
-    from utils.preflight import stages
+    from utils.preflight import proofs_by_stage as stages
 
     def proofs() -> Proofs:
         model = model_part(cfg)
@@ -51,7 +51,7 @@ def preflight_sft(cfg: SFTConfig) -> None:
         LumiError: checkpoint or data set are missing or unreadable.
     """
     from utils.model.checkpoints import load_model
-    from utils.preflight import stages
+    from utils.preflight import proofs_by_stage as stages
 
     def proofs() -> Proofs:
         loaded = load_model(cfg.model_path)
@@ -70,7 +70,7 @@ def preflight_dpo(cfg: DPOConfig) -> None:
         LumiError: checkpoint or data set are missing or unreadable.
     """
     from utils.model.checkpoints import load_model
-    from utils.preflight import stages
+    from utils.preflight import proofs_by_stage as stages
 
     def proofs() -> Proofs:
         loaded = load_model(cfg.model_path)
@@ -103,7 +103,7 @@ def main(cfg: PreflightConfig) -> None:
     Raises:
         PreflightError: proofs failed (each has its line above).
     """
-    from utils.preflight.parts import parts
+    from utils.preflight.sections import parts
     from utils.preflight.signal import undisturbed
 
     started = time.monotonic()

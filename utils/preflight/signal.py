@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from utils.config.model import ModelConfig
-from utils.data.control_tokens import CONTROL_TOKENS
 from utils.model.architecture import INITIALIZER_STD, build_model
 from utils.preflight.result import CheckResult
+from utils.tokenizers.control_tokens import CONTROL_TOKENS
 
 Loss = Callable[..., torch.Tensor]
-"""`loss(model, input_ids, normalizer=None)`, as `utils.training.loss.language_model_loss`."""
+"""`loss(model, input_ids, normalizer=None)`, as `utils.training.step.loss.language_model_loss`."""
 
 INITIAL_LOSS_SLACK = 0.25
 """Nats beyond the arithmetic. Sampling: a logit has a spread of sqrt(D) * 0.02 (0.32 for tiny, 0.55
@@ -132,7 +132,7 @@ def next_token(config: ModelConfig, loss: Loss) -> CheckResult:
         f"{hits[1]:.0%} right{learned}",
         f"at least {CYCLE_ACCURACY:.0%} after {CYCLE_STEPS} steps",
         hits[1] >= CYCLE_ACCURACY,
-        "the labels are shifted wrongly or the gradient is; check utils/training/loss.py",
+        "the labels are shifted wrongly or the gradient is; check utils/training/step/loss.py",
     )
 
 
@@ -153,7 +153,7 @@ def accumulation(config: ModelConfig, loss: Loss, rows: int = 8) -> CheckResult:
         f"gradients differ by {difference:.1e} of their norm",
         f"at most {GRADIENT_TOLERANCE:.0e}",
         difference <= GRADIENT_TOLERANCE,
-        "micro-batches are weighted wrongly; check the normalizer in utils/training/loss.py",
+        "micro-batches are weighted wrongly; check the normalizer in utils/training/step/loss.py",
     )
 
 

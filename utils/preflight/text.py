@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from utils.data.tokenizer import Tokenizer
 from utils.preflight.result import CheckResult
+from utils.tokenizers.tokenizer import Tokenizer
 
 SHOWN = 40
 """Characters of a text that a message shows."""

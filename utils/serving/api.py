@@ -21,7 +21,7 @@ from utils.generation.prompts import text_prompt
 from utils.model.checkpoints import LoadedModel
 from utils.serving.completions import Completion
 from utils.serving.errors import add_error_handlers
-from utils.serving.guard import LoopbackOnly
+from utils.serving.loopback_only import LoopbackOnly
 from utils.serving.model import can_chat, name_of
 from utils.serving.schemas import ChatRequest, GenerateRequest, GenerateResponse
 from utils.serving.worker import Job, Worker

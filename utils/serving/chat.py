@@ -9,8 +9,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from utils.chat.templates import Message
 from utils.config.serve import ServeConfig
-from utils.data.templates import Message
 from utils.errors import LumiError
 from utils.generation.engine import Generated, Stream, answer_stream, stream
 from utils.generation.prompts import text_prompt

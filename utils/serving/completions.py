@@ -17,7 +17,7 @@ class Completion:
     """One reply in OpenAI's shape."""
 
     def __init__(self, model: str) -> None:
-        self.identity = f"chatcmpl-{uuid.uuid4().hex}"
+        self.completion_id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.model = model
 
@@ -51,7 +51,7 @@ class Completion:
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "id": self.identity,
+            "id": self.completion_id,
             "object": kind,
             "created": self.created,
             "model": self.model,

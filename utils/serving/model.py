@@ -3,8 +3,8 @@
 import logging
 from dataclasses import replace
 
+from utils.chat.templates import TEMPLATES
 from utils.config.serve import ServeConfig
-from utils.data.templates import TEMPLATES
 from utils.generation.sampling import Sampling
 from utils.model.checkpoints import LoadedModel, best_device, load_model
 

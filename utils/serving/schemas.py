@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from utils.chat.templates import Message
 from utils.config.serve import ServeConfig
-from utils.data.templates import Message
 from utils.generation.sampling import Sampling
 
 MAX_BODY_BYTES = 1_000_000

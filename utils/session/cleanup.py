@@ -9,7 +9,7 @@ import shutil
 import sys
 
 from utils.config.session import CleanupConfig
-from utils.session.record import Session, list_sessions
+from utils.session.state.folder import Session, list_sessions
 from utils.stage import run_stage
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from utils.config.machine import MonitorConfig
 from utils.disk import free_bytes
 from utils.errors import DataError
 from utils.files import read_json
-from utils.hardware import memory_bytes, output_of, usable_cores
-from utils.session.machine import GB
+from utils.machine.facts import GB
+from utils.machine.limits import memory_bytes, output_of, usable_cores
 from utils.stage import run_stage
 
 CPU_SAMPLE_S = 0.3

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from utils.config.session import PipelineConfig, SessionConfig
 from utils.files import write_json
-from utils.session.closing import WIDTH, stage_table
-from utils.session.process import ROOT
-from utils.session.record import Session
+from utils.machine.child_process import ROOT
+from utils.session.report.closing import WIDTH, stage_table
 from utils.session.runner import REAL, Tools, start_session
+from utils.session.state.folder import Session
 from utils.stage import run_stage, stop_request
 
 STAGES = ("prepare", "samples", "pretrain", "sft", "dpo", "evaluate")

@@ -1,158 +1,274 @@
-"""Says what this machine can train before anything runs: size x tokens x time x memory x disk.
+"""Plans a session: costs on this machine, the model, each stage's share; re-planned as it goes.
 
-python -m utils.session.plan [--model_configs FILE...] [--no_measure] [--output_path FILE]
-
-Tokens per second come from a few real training steps of each size (uncompiled: compiling would take
-longer than the whole plan); a size too slow for its share of the minute is estimated from the share
-of the peak that the others reach.
+Every decision is an event in plan.json before it takes effect, and a resumed session reads the
+model and the costs from there instead of measuring again.
 """
 
-import json
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from utils.config.machine import PlanConfig
-from utils.files import write_atomic
-from utils.log import duration
-from utils.model.sizing import checkpoint_bytes, count_parameters, flops_per_token
-from utils.session.architectures import TOKENS_PER_PARAMETER, cell, table
-from utils.session.check_env import compute_line, machine_lines, memory_for_training
-from utils.session.machine import GB, Machine, describe_machine
-from utils.session.model_plan import UTILISATION
-from utils.session.sizes import Size, largest_batch, read_size, standard_sizes, step_bytes
-from utils.session.throughput import Throughput, measure_together
-from utils.stage import run_stage
-from utils.training.peak import gemm_rate
+from utils.config.base import read_config_file
+from utils.config.pretrain import PretrainConfig
+from utils.config.session import SessionConfig
+from utils.errors import BudgetError, ConfigError
+from utils.files import write_json
+from utils.machine.child_process import ROOT
+from utils.machine.probe import Speed, cpu_slowdown, measure_machine
+from utils.planning.model_choice import ModelPlan, choose_model, expect_model
+from utils.session.state.budget import (
+    TIGHT,
+    TRAINING_STAGES,
+    Costs,
+    estimate_costs,
+    minimum_minutes,
+    plan_seconds,
+)
+from utils.session.state.corpus import Corpus, find_corpus, is_prepared, sample_limit
+from utils.session.state.display import Display
+from utils.session.state.folder import Session
+from utils.session.state.overrides import to_flags
+from utils.session.state.stages import StageContext
 
-BOXES = (("30 min", 1800), ("2 h", 7200), ("4 h", 14_400), ("24 h", 86_400), ("1 week", 604_800))
-"""Times whose tokens are told, in seconds."""
-KEPT_BESIDE_STEPS = 3
-"""Checkpoints on the disk beside --save_total_limit: best, final, and the one being written."""
-GEMM_S = 1.0
-CPU_TOKENS = 1024
-"""Tokens of a measured step on a CPU, one row at least: few, so that larger sizes get a turn."""
-FIT_COLUMNS = (
-    ("model", "size"),
-    ("parameters", "parameters"),
-    ("micro_batch", "micro-batch"),
-    ("memory_gb", "memory GB"),
-    ("checkpoint_gb", "checkpoint GB"),
-    ("disk_gb", "disk of a run GB"),
-    ("fits", "fits"),
-)
-TIME_COLUMNS = (
-    ("model", "size"),
-    ("tokens_per_s", "tokens/s"),
-    *((f"tokens_in_{name.replace(' ', '_')}", name) for name, _ in BOXES),
-    ("optimal_tokens", "optimum"),
-    ("time_to_optimum", "time for it"),
-    ("how", "tokens/s are"),
-)
+NOMINAL_IMPORT_S = 6.0
+"""Import of torch and transformers on the reference machine, before it is measured."""
+SAVE_EVERY_S = 120.0
+"""Seconds of training between two checkpoints, so that a crash costs little."""
+FINETUNING_SLOWNESS = 5.0
+"""How many times slower than pre-training a token of SFT or DPO is at most (plain HF: 4 times)."""
+BYTES_PER_DATA_TOKEN = 2.5
+"""Bytes of a JSON row per token of training."""
+REPLAN_S = 1.0
+"""Changes below this many seconds are no event."""
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 
 
-def main(cfg: PlanConfig) -> None:
-    """Measure, and write the plan."""
-    sizes = [*standard_sizes(cfg.config_dir), *map(read_size, cfg.model_configs)]
-    machine = describe_machine(cfg.output_dir, cpu=cfg.cpu)
-    rate, precision = gemm_rate(machine.device, GEMM_S)
-    lines = [*machine_lines(machine), compute_line(machine, rate, precision)]
-    sys.stdout.write("".join(f"{name:<9} {text}\n" for name, text in lines) + "\n")
-    records = [fit(size, machine) for size in sizes]
-    speeds(cfg, sizes, machine, rate, records)
-    for record in records:
-        times(record)
-    sys.stdout.write(report(records))
-    if cfg.output_path is not None:
-        plan = {"format": 1, "machine": machine.as_json(), "peak_flops": rate, "sizes": records}
-        write_atomic(cfg.output_path, json.dumps(plan, indent=2) + "\n")
-        sys.stdout.write(f"written: {cfg.output_path}\n")
+@dataclass(frozen=True)
+class SessionPlan:
+    """What a session has decided."""
+
+    context: StageContext
+    costs: Costs
+    model: ModelPlan | None
 
 
-def fit(size: Size, machine: Machine) -> Record:
-    """Return what a size needs of memory and disk, and whether this machine has it."""
-    gpu, memory = machine.device == "cuda", memory_for_training(machine)
-    training = size.training
-    rows = largest_batch(size, memory, training.batch_size, gpu=gpu)
-    needed = step_bytes(size, rows or 1, gpu=gpu)
-    checkpoint = checkpoint_bytes(size.model, training.optimizer)
-    disk = (training.save_total_limit + KEPT_BESIDE_STEPS) * checkpoint
-    reasons = []
-    if not rows:
-        reasons.append(f"{needed / GB:.1f} GB of memory needed, {memory / GB:.1f} free")
-    if disk > machine.disk_free_gb * GB:
-        reasons.append(f"{disk / GB:.1f} GB of disk needed, {machine.disk_free_gb:.1f} free")
-    return {
-        "model": size.name,
-        "parameters": count_parameters(size.model).total,
-        "flops_per_token": flops_per_token(size.model, training.max_length),
-        "micro_batch": rows,
-        "memory_gb": round(needed / GB, 2),
-        "checkpoint_gb": round(checkpoint / GB, 2),
-        "disk_gb": round(disk / GB, 2),
-        "fits": f"no: {'; '.join(reasons)}" if reasons else "yes",
-    }
+def plan_session(
+    session: Session, display: Display, measure: Callable[[], Speed] = measure_machine
+) -> SessionPlan:
+    """Return the plan of a session, measured and written down the first time.
+
+    Raises:
+        BudgetError: the box is too small; the minimum for this machine is named.
+        ConfigError: the corpus, a size or a setting is wrong.
+    """
+    cfg = session.cfg
+    corpus = find_corpus(cfg) if "prepare" in cfg.stages else None
+    if "costs" not in session.plan:
+        _measure_and_plan(session, corpus, display, measure)
+    model = session.plan["model"] and ModelPlan(**session.plan["model"])
+    return SessionPlan(_context(session, corpus, model), Costs(**session.plan["costs"]), model)
 
 
-def speeds(
-    cfg: PlanConfig, sizes: Sequence[Size], machine: Machine, rate: float, records: Sequence[Record]
+def _measure_and_plan(
+    session: Session, corpus: Corpus | None, display: Display, measure: Callable[[], Speed]
 ) -> None:
-    """Add tokens per second to `records`: measured, else estimated from what was measured."""
-    found = [Throughput(None, "not asked for")] * len(sizes)
-    if cfg.measure:
-        log.info("measuring real training steps, at most %.0f s", cfg.max_seconds)
-        found = measure_together(sizes, machine, rate, cfg.max_seconds, CPU_TOKENS)
-    share, source = UTILISATION[machine.device], "usual share"
-    for size, record, one in zip(sizes, records, found, strict=True):
-        if one.tokens_per_s is not None:
-            share, source = one.tokens_per_s * record["flops_per_token"] / rate, size.name
-            record |= {"tokens_per_s": round(one.tokens_per_s), "how": f"measured, {one.note}"}
-            continue
-        if cfg.measure:
-            log.info("%s: %s", size.name, one.note)
-        how = f"estimated, {share:.0%} of the peak ({source})"
-        record |= {"tokens_per_s": round(share * rate / record["flops_per_token"]), "how": how}
+    cfg, summary = session.cfg, session.summary
+    best, slowdown = cpu_slowdown()
+    raw_mb = (corpus.raw_bytes or 0.0) / 1e6 if corpus else 0.0
+    box = "without a time box" if cfg.minutes is None else f"in {cfg.minutes:g} min"
+    display.say(f"Session {cfg.name} {box}: {', '.join(cfg.stages)}")
+    display.say(f"  folder {session.folder}")
+    speed = measure()
+    summary["machine"] = speed.machine | {"device": speed.device, "gflops": speed.flops / 1e9}
+    costs = estimate_costs(slowdown, speed.import_s, raw_mb)
+    # Other programs may end soon: they make the plan careful, they are no reason to refuse a box.
+    least = estimate_costs(best, 0.0, 0.0).least
+    costs = replace(costs, tight=TIGHT * best / slowdown, least=least)
+    if "pretrain" in cfg.stages:
+        model, costs = _plan_model(session, corpus, speed, costs)
+        session.plan["model"] = asdict(model)
+        write_json(session.folder / "pretrain_config.json", model.settings)
+        session.event("model", **asdict(model))
+        display.say(f"  model {model.settings['model_name']}, {describe(model)}: {model.reason}")
+    _say_machine(speed, display)
+    session.plan["costs"] = asdict(costs)
+    session.plan["speed"] = asdict(speed)
+    session.stage("measure").update(
+        status="finished", used=round(session.used_s / 60, 3), result=_machine_line(speed)
+    )
+    session.save()
 
 
-def times(record: Record) -> None:
-    """Add the tokens of each box, and the optimum and the time it takes."""
-    speed = record["tokens_per_s"]
-    for name, seconds in BOXES:
-        record[f"tokens_in_{name.replace(' ', '_')}"] = round(speed * seconds)
-    record["optimal_tokens"] = TOKENS_PER_PARAMETER * record["parameters"]
-    record["seconds_to_optimum"] = round(record["optimal_tokens"] / max(speed, 1e-9))
-    record["time_to_optimum"] = duration(record["seconds_to_optimum"])
+def _plan_model(
+    session: Session, corpus: Corpus | None, speed: Speed, costs: Costs
+) -> tuple[ModelPlan, Costs]:
+    """Return the model for the box, and the costs now that its tokenizer is known."""
+    cfg = session.cfg
+    overrides = session.plan["overrides"].get("pretrain", {})
+    paths = [_size_config(size) for size in cfg.model_sizes]
+    raw_bytes = corpus.raw_bytes if corpus else None
+    if cfg.minutes is None:
+        return _full_size(paths[-1], overrides, speed), costs
+    planned_s = _divide(session, costs, cfg.stages)["pretrain"]
+    train_s = max(planned_s - costs.fixed["pretrain"], costs.least["pretrain"])
+    model = choose_model(paths, train_s, speed, raw_bytes, overrides)
+    if corpus and is_prepared(corpus, model.settings["vocab_size"], cfg.work_dir):
+        costs = replace(costs, fixed={**costs.fixed, "prepare": 4.0 + speed.import_s})
+    steps_per_s = model.tokens_per_s / model.tokens_per_step
+    settings = {"save_steps": max(20, round(SAVE_EVERY_S * steps_per_s)), **model.settings}
+    cap = model.max_steps(raw_bytes)
+    if cap is not None and cap < steps_per_s * train_s:
+        settings.setdefault("max_steps", cap)
+    return replace(model, settings=settings), costs
 
 
-def report(records: Sequence[Record]) -> str:
-    """Return the two tables and what their words mean."""
-    fitting = [record for record in records if record["fits"] == "yes"]
-    lines = [
-        table(list(records), FIT_COLUMNS),
-        "\n",
-        table(list(records), TIME_COLUMNS),
-        f"optimum: {TOKENS_PER_PARAMETER} tokens per parameter (Hoffmann et al., 2022); "
-        "a run compiles its blocks where that pays and is then faster\n",
-    ]
-    if fitting:
-        best = max(fitting, key=_reach)
-        lines.append(
-            f"largest optimum within a week: {best['model']}, {cell(best['optimal_tokens'])} "
-            f"tokens in {best['time_to_optimum']}: make pretrain-{best['model']}\n"
-            if best["seconds_to_optimum"] <= BOXES[-1][1]
-            else "no size reaches its optimum within a week; sessions take the best for their box\n"
+def _full_size(path: Path, overrides: Mapping[str, Any], speed: Speed) -> ModelPlan:
+    """Return the configuration as it is in its file: what a pipeline without a box trains."""
+    settings = {**read_config_file(path), **overrides}
+    return replace(
+        expect_model(settings, 0.0, speed, None),
+        reason=f"the whole of {path.name}, without a time box",
+    )
+
+
+def _size_config(size: str) -> Path:
+    path = Path(size) if size.endswith(".json") else ROOT / "config" / f"{size}.json"
+    if not path.is_file():
+        raise ConfigError(f"model size {size!r}: no {path}: use nano, tiny, small or base")
+    return path
+
+
+def _context(session: Session, corpus: Corpus | None, model: ModelPlan | None) -> StageContext:
+    context = StageContext(session.cfg, session.folder, session.plan["overrides"])
+    if model is not None:
+        context = replace(context, model_name=model.settings["model_name"])
+    if corpus is None:
+        return context
+    settings = model.settings if model else corpus.prepare.model_dump()
+    vocab_size = settings["vocab_size"]
+    shape: dict[str, Any] = {}
+    if vocab_size != corpus.prepare.vocab_size:
+        shape["dataset_name"] = corpus.folder_name(vocab_size)
+        shape["vocab_size"] = vocab_size
+    if settings["sequence_length"] != corpus.prepare.sequence_length:
+        shape["sequence_length"] = settings["sequence_length"]
+    if model is not None and session.box_s is not None:
+        shape |= sample_limit(corpus, model.tokens)
+    flags = (*corpus.flags, *to_flags(shape))
+    return replace(context, corpus_flags=flags, corpus_dir=corpus.folder(vocab_size))
+
+
+def replan(session: Session, plan: SessionPlan) -> dict[str, float | None]:
+    """Return the seconds of each stage that is left and of the report (None without a box).
+
+    Raises:
+        BudgetError: what is left is too little for the stages that are left.
+    """
+    stages = [s for s in session.cfg.stages if session.stage(s)["status"] != "finished"]
+    if session.box_s is None:
+        return dict.fromkeys([*stages, "report"])
+    seconds = _divide(session, plan.costs, stages, _useful_s(session, plan))
+    last = session.plan.get("planned_s", {})
+    if any(abs(seconds[stage] - last.get(stage, 0.0)) > REPLAN_S for stage in seconds):
+        session.plan["planned_s"] = {stage: round(s, 1) for stage, s in seconds.items()}
+        session.event("replan" if last else "plan", seconds=session.plan["planned_s"])
+    for stage, planned_s in seconds.items():
+        session.stage(stage)["planned"] = round(planned_s / 60, 3)
+    return dict(seconds)
+
+
+def _divide(
+    session: Session,
+    costs: Costs,
+    stages: list[str] | tuple[str, ...],
+    useful_s: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    shares = {**dict.fromkeys(TRAINING_STAGES, 0.1), **session.cfg.shares}
+    box_s = session.box_s or 0.0
+    return plan_seconds(session.left_s, box_s, stages, costs, shares, useful_s or {})
+
+
+def _useful_s(session: Session, plan: SessionPlan) -> dict[str, float]:
+    """Return the seconds of training that the SFT and DPO data can fill, once they are there."""
+    if plan.model is None:
+        return {}
+    context, rate = plan.context, plan.model.tokens_per_s / FINETUNING_SLOWNESS
+    useful = {}
+    for stage, path in (("sft", context.sft_dataset), ("dpo", context.dpo_dataset)):
+        full = session.cfg.work_dir / path
+        if full.is_file():
+            epochs = float(context.settings.get(stage, {}).get("num_train_epochs", 1))
+            useful[stage] = epochs * full.stat().st_size / BYTES_PER_DATA_TOKEN / rate
+    return useful
+
+
+def announce(display: Display, title: str, planned_s: float | None, left_s: float) -> None:
+    """Show the header of a stage: its number, its planned time and what is left of the box."""
+    if planned_s is None:
+        display.begin(title)
+    else:
+        display.begin(
+            f"{title}  planned {planned_s / 60:.1f} min  {left_s / 60:.1f} min left in the box"
         )
-    return "".join(lines)
 
 
-def _reach(record: Record) -> tuple[bool, int]:
-    """Rank a size: does it get to its optimum within a week, and how large is it."""
-    return record["seconds_to_optimum"] <= BOXES[-1][1], record["parameters"]
+def describe(model: ModelPlan) -> str:
+    """Return the shape of a model in words."""
+    s = model.settings
+    return (
+        f"{s['n_layer']} layers x {s['d_model']}, {s['vocab_size']:,} pieces, "
+        f"{model.parameters / 1e6:.1f}M parameters, rows of {s['sequence_length']} tokens"
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(run_stage(main, PlanConfig))
+def _machine_line(speed: Speed) -> str:
+    return f"{speed.flops / 1e9:,.0f} GFLOP/s in {speed.precision} on {speed.device}"
+
+
+def _say_machine(speed: Speed, display: Display) -> None:
+    facts = speed.machine
+    display.say(
+        f"  machine {facts.get('cpu', '')}, {facts.get('cores', '?')} cores, "
+        f"{_machine_line(speed)}, {speed.memory_bytes / 1e9:.1f} GB free"
+    )
+
+
+@contextmanager
+def _naming(stage: str) -> Iterator[None]:
+    """Put the step that a wrong setting belongs to in front of its message."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"step {stage}: {error}") from error
+
+
+def check_settings(cfg: SessionConfig) -> None:
+    """Refuse what would fail only later, before the session has a folder.
+
+    Raises:
+        ConfigError: a size, a corpus or a data set is not there.
+        BudgetError: the box is too small; the minimum for this machine is named.
+    """
+    for path in (cfg.sft_dataset, cfg.dpo_dataset, cfg.eval_data_dir, cfg.model_path):
+        if path is not None and not path.expanduser().exists():
+            raise ConfigError(f"{path}: there is no such file or folder: check the path")
+    if "pretrain" in cfg.stages:
+        with _naming("pretrain"):
+            for size in cfg.model_sizes:
+                PretrainConfig.read_file(_size_config(size))
+    if "prepare" in cfg.stages:
+        with _naming("prepare"):
+            find_corpus(cfg)
+    if cfg.minutes is None:
+        return
+    best, _ = cpu_slowdown()
+    least = minimum_minutes(cfg.stages, estimate_costs(best, NOMINAL_IMPORT_S * best, 0.0))
+    if cfg.minutes < least:
+        raise BudgetError(
+            f"a box of {cfg.minutes:g} min is too small for {', '.join(cfg.stages)} on this "
+            f"machine: give it at least {least} (SESSION_MINUTES={least})"
+        )

@@ -18,11 +18,11 @@ from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
 from utils.files import folder_damage, is_moved_aside, read_json
-from utils.session.overrides import to_flags
-from utils.session.process import ROOT, child_environment
-from utils.session.record import Session, list_sessions, refuse_second_session
+from utils.machine.child_process import ROOT, child_environment
 from utils.session.runner import REAL, Runner, Tools
-from utils.session.screen import Screen
+from utils.session.state.display import Display
+from utils.session.state.folder import Session, list_sessions, refuse_second_session
+from utils.session.state.overrides import to_flags
 from utils.stage import run_stage, stop_request
 
 UNFINISHED = ("running", "interrupted", "failed")
@@ -111,9 +111,9 @@ def resume_session(session: Session, tools: Tools = REAL) -> None:
             f"session {session.folder.name} has used up its {session.summary['minutes_budget']:g} "
             "min: start a new one, with SESSION_MINUTES= for a larger box"
         )
-    screen = Screen()
+    display = Display()
     box = "" if session.box_s is None else f" with {left / 60:.1f} min left"
-    screen.say(f"Going on with session {session.folder.name}{box}", "bold")
+    display.say(f"Going on with session {session.folder.name}{box}", "bold")
     for entry in session.summary["stages"]:
         if entry["status"] != "finished":
             entry["status"] = "waiting"
@@ -121,7 +121,7 @@ def resume_session(session: Session, tools: Tools = REAL) -> None:
     session.start_clock()
     session.event("resume", left_s=None if session.box_s is None else round(left, 1))
     session.save()
-    Runner(session, screen, tools).run()
+    Runner(session, display, tools).run()
 
 
 def _wait_for_orphans(session: Session) -> None:

@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, Interrupted, LumiError
 from utils.files import move_aside, one_writer, read_json, read_lines
-from utils.session import outcome
-from utils.session.closing import advise, final_words, write_report
-from utils.session.overrides import check_flags, stage_overrides
-from utils.session.planning import (
+from utils.machine.child_process import ChildResult, run_child
+from utils.machine.probe import Speed, measure_machine
+from utils.session.plan import (
     SessionPlan,
     announce,
     check_settings,
     plan_session,
     replan,
 )
-from utils.session.probe import Speed, measure_machine
-from utils.session.process import ChildResult, run_child
-from utils.session.record import Session, refuse_second_session
-from utils.session.screen import Clock, Screen
-from utils.session.stages import StageContext, stage_command
+from utils.session.report import outcome
+from utils.session.report.closing import advise, final_words, write_report
+from utils.session.state.display import Clock, Display
+from utils.session.state.folder import Session, refuse_second_session
+from utils.session.state.overrides import check_flags, stage_overrides
+from utils.session.state.stages import StageContext, stage_command
 from utils.stage import EXIT_INTERRUPTED, run_stage, stop_request
 
 
@@ -60,7 +60,7 @@ class Runner:
     """One session under way."""
 
     session: Session
-    screen: Screen
+    display: Display
     tools: Tools = REAL
     plan: SessionPlan | None = None
 
@@ -74,7 +74,7 @@ class Runner:
         """
         session = self.session
         try:
-            self.plan = plan_session(session, self.screen, self.tools.measure)
+            self.plan = plan_session(session, self.display, self.tools.measure)
             outcome.require_own_models(session.summary, self.plan.context)
             for number, stage in enumerate(session.cfg.stages, start=1):
                 if session.stage(stage)["status"] != "finished":
@@ -91,7 +91,7 @@ class Runner:
 
     def _close(self, status: str, error: str | None = None) -> None:
         """Write the final status and the report."""
-        self.screen.end()
+        self.display.end()
         self.session.close(status, error)
         write_report(self.session, self.plan.context if self.plan else None)
         self.session.save()
@@ -103,7 +103,7 @@ class Runner:
         if not {"sft", "dpo"} & set(self.session.cfg.stages):
             return
         planned_s = replan(self.session, plan)["report"]
-        announce(self.screen, "[report] sample answers", planned_s, self.session.left_s)
+        announce(self.display, "[report] sample answers", planned_s, self.session.left_s)
         result = self.run_process("answers", plan.context, planned_s)
         if stop_request:
             raise Interrupted("session interrupted in its report: go on with make resume")
@@ -116,7 +116,7 @@ class Runner:
         planned_s = replan(session, plan)[stage]
         entry["planned"] = None if planned_s is None else round(planned_s / 60, 3)
         total = len(session.cfg.stages)
-        announce(self.screen, f"[{number}/{total}] {stage}", planned_s, session.left_s)
+        announce(self.display, f"[{number}/{total}] {stage}", planned_s, session.left_s)
         where = f"session failed in step {number} of {total}: {stage}"
         try:
             if not outcome.is_finished(stage, plan.context):
@@ -137,7 +137,7 @@ class Runner:
             session.summary["evaluation" if stage == "evaluate" else stage] |= numbers
         entry["status"] = "finished"
         session.save()
-        self.screen.say(f"      {stage} done in {entry['used']:.1f} min: {entry['result']}")
+        self.display.say(f"      {stage} done in {entry['used']:.1f} min: {entry['result']}")
         if stop_request:
             raise Interrupted(f"session interrupted after {stage}: go on with make resume")
 
@@ -157,7 +157,7 @@ class Runner:
         started = time.monotonic()
 
         def tick() -> None:
-            self.screen.tick(clock.left())
+            self.display.tick(clock.left())
             entry["used"] = round(already + (time.monotonic() - started) / 60, 3)
             session.beat()
 
@@ -169,14 +169,14 @@ class Runner:
             return run_child(
                 command,
                 session.log_file,
-                lambda line: self.screen.line(line, clock.left()),
+                lambda line: self.display.line(line, clock.left()),
                 cwd=session.cfg.work_dir.absolute(),
                 deadline=deadline,
                 on_tick=tick,
             )
         finally:
             tick()
-            self.screen.end()
+            self.display.end()
 
     def _check(self, result: ChildResult, stage: str, where: str) -> None:
         """Turn anything but a success of a stage into the error that ends the session."""
@@ -226,7 +226,7 @@ def start_session(cfg: SessionConfig, tools: Tools = REAL) -> Session:
     refuse_second_session(cfg.runs_dir)
     session = Session.create(cfg, overrides)
     session.start_clock()
-    Runner(session, Screen(), tools).run()
+    Runner(session, Display(), tools).run()
     return session
 
 

@@ -11,7 +11,7 @@ import httpx
 
 from utils.config.serve import ServeConfig
 from utils.errors import LumiError
-from utils.session.process import ROOT
+from utils.machine.child_process import ROOT
 from utils.stage import run_stage
 
 START_S = 120.0

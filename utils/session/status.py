@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from utils.config.session import StatusConfig
-from utils.session.outcome import number
-from utils.session.record import Session, list_sessions
+from utils.session.report.outcome import number
+from utils.session.state.folder import Session, list_sessions
 from utils.stage import run_stage
 
 WIDTH = 120

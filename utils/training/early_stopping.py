@@ -15,9 +15,9 @@ import math
 from collections.abc import Sequence
 
 from utils.files import read_lines
-from utils.training.metrics import METRICS_FILE
-from utils.training.plan import EARLY_STOP
-from utils.training.schedule import Schedule
+from utils.training.records.metrics import METRICS_FILE
+from utils.training.schedule.plan import EARLY_STOP
+from utils.training.schedule.schedule import Schedule
 from utils.training.trainer import Trainer
 
 Validation = tuple[int, float]

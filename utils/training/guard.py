@@ -19,20 +19,20 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from utils.data.control_tokens import ControlIds
-from utils.data.packed import PackedDataset
+from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, LumiError
-from utils.training.checkpoint import TrainState, load_checkpoint, read_step, resumable
-from utils.training.incidents import Incident, row_losses, write_report
-from utils.training.initialization import initial_weights
-from utils.training.loss import RowForm
-from utils.training.memory import release_memory, smaller_micro_batch
-from utils.training.metrics import MetricsLog
-from utils.training.optimizer import Optimizers
-from utils.training.parallel import Processes
-from utils.training.plan import Clock, Plan
+from utils.machine.memory import release_memory, smaller_micro_batch
+from utils.tokenizers.control_tokens import ControlIds
+from utils.training.checkpoints.state import TrainState, load_checkpoint, read_step, resumable
+from utils.training.devices.fsdp import from_own_rows, own_part, own_rows
+from utils.training.devices.processes import Processes
+from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
-from utils.training.sharding import from_own_rows, own_part, own_rows
+from utils.training.schedule.plan import Clock, Plan
+from utils.training.skipped_windows import SkippedWindow, row_losses, write_report
+from utils.training.step.first_weights import initial_weights
+from utils.training.step.loss import RowForm
+from utils.training.step.optimizer import Optimizers
 
 SPIKE_WINDOW, SPIKE_MINIMUM = 64, 32
 """Losses the limit is made of, at most and at least."""
@@ -135,7 +135,7 @@ class Guard:
                 f"checkpoint with --resume_from_checkpoint {self.run.folder}"
             )
         first = self.plan.first_row(step, rows)
-        report = self._report(Incident(step, first, reason, loss, norm))
+        report = self._report(SkippedWindow(step, first, reason, loss, norm))
         is_stuck = self._skips_in_a_row(step) + 1 >= IN_A_ROW
         if is_stuck or not self._is_finite():
             state = self._go_back(state, step if is_stuck else step + 1)
@@ -147,15 +147,15 @@ class Guard:
         )  # fmt: skip
         return state
 
-    def _report(self, incident: Incident) -> Path:
-        seed, first = self.run.cfg.seed, incident.first_row
+    def _report(self, skipped: SkippedWindow) -> Path:
+        seed, first = self.run.cfg.seed, skipped.first_row
         count = global_rows(self.run.cfg)
         rows = [self.data.batch(seed, row, 1) for row in range(first, first + count)]  # (1, T) each
         losses = row_losses(self.model, rows, self.form, self.autocast)
         folder, tokenizer_dir = self.run.folder, self.run.tokenizer_dir
         if not self.processes.is_main:
             return folder
-        return write_report(folder, incident, rows, losses, tokenizer_dir)
+        return write_report(folder, skipped, rows, losses, tokenizer_dir)
 
     def _is_finite(self) -> bool:
         """Return whether weights and optimizer state are finite numbers."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.pretrain import PretrainConfig
-from utils.data.shards import newest_dataset, read_dataset
+from utils.data.tokens.shards import newest_dataset, read_dataset
 from utils.errors import ConfigError, DataError
 from utils.files import MANIFEST, sha256_file
 

@@ -33,8 +33,8 @@ from utils.config.pretrain import PretrainConfig
 from utils.config.prove_resume import ProveResumeConfig
 from utils.errors import LumiError
 from utils.files import folder_damage, read_json, sha256_file
-from utils.hardware import cpu_name, usable_cores
 from utils.log import setup_logging
+from utils.machine.limits import cpu_name, usable_cores
 from utils.stage import run_stage
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -135,7 +135,7 @@ class Trial:
 
     def look(self, tally: Tally) -> None:
         """Count what the last kill has cost."""
-        from utils.training.checkpoint import read_step
+        from utils.training.checkpoints.state import read_step
 
         tally.in_a_save += any(self.folder.glob(".*-*"))
         places = [*self.folder.glob("step_*"), *self.folder.glob("final")]
@@ -214,7 +214,7 @@ def make_data(folder: Path) -> Path:
     Raises:
         LumiError: stage 01 fails.
     """
-    from utils.data.docstrings import extract_records
+    from utils.data.builtin.docstrings import extract_records
 
     with (folder / "texts.jsonl").open("w", encoding="utf-8") as file:
         for name in MODULES.split():
@@ -246,7 +246,7 @@ def main(cfg: ProveResumeConfig) -> None:
     Raises:
         LumiError: something was lost, damaged or different.
     """
-    from utils.training.metrics import environment
+    from utils.training.records.metrics import environment
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="prove-resume-") as folder:

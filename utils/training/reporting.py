@@ -6,19 +6,19 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from utils.data.shards import read_dataset
+from utils.data.tokens.shards import read_dataset
 from utils.files import read_lines
 from utils.log import duration, progress
+from utils.machine.energy import EnergyMeter, memory_bytes, peak_memory_bytes
+from utils.machine.matmul_speed import device_peak
 from utils.model.sizing import count_parameters, flops_per_token
-from utils.training.metrics import METRICS_FILE
-from utils.training.page import write_page
-from utils.training.peak import device_peak
+from utils.training.devices.fsdp import is_sharded
+from utils.training.records.data_usage import account_sources, source_metrics
+from utils.training.records.metrics import METRICS_FILE
+from utils.training.records.page import write_page
 from utils.training.run import Run, global_rows
 from utils.training.samples import is_sample_step, sample_texts
-from utils.training.sharding import is_sharded
-from utils.training.sources import account_sources, source_metrics
 from utils.training.trainer import Trainer
-from utils.training.usage import EnergyMeter, memory_bytes, peak_memory_bytes
 
 log = logging.getLogger(__name__)
 

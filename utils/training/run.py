@@ -1,25 +1,23 @@
 """A pre-training run and its folder: continued, moved aside or new; resumed from where."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
 from utils.files import fingerprint, move_aside, one_writer, read_json
 from utils.log import is_main_process
 from utils.model.checkpoints import read_card
-from utils.training.checkpoint import STATE_FILE, resumable
+from utils.training.checkpoints.rotation import check_disk, clear_leftovers
+from utils.training.checkpoints.state import STATE_FILE, resumable
+from utils.training.checkpoints.writer import Writer
+from utils.training.devices.processes import world_size
 from utils.training.inputs import Inputs
-from utils.training.metrics import RUN_FILE, RunRecord
-from utils.training.rotation import check_disk, clear_leftovers
-from utils.training.writer import Writer
+from utils.training.records.metrics import RUN_FILE, RunRecord
 
 COUNTED = ("batch_size", "gradient_accumulation_steps", "reduce")
 """What the rows of an optimizer step are counted by."""
@@ -165,20 +163,6 @@ def _earlier_settings(cfg: PretrainConfig, folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     return found.get("settings", {}) if place or found.get("status") != "finished" else {}
-
-
-def world_size() -> int:
-    """Return the number of processes that the launcher was asked for."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    try:  # `accelerate launch --cpu --num_processes 2` starts one process and tells it nothing
-        launcher = psutil.Process().parent()
-        words = launcher.cmdline() if launcher else []
-    except psutil.Error:
-        words = []
-    if "--num_processes" in words[:-1] and any("accelerate" in word for word in words):
-        return int(words[words.index("--num_processes") + 1])
-    return 1
 
 
 def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path | None, bool]:

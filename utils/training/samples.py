@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from utils.data.shards import iter_documents
-from utils.data.tokenizer import Tokenizer
-from utils.training.seeding import seed_for
+from utils.data.tokens.shards import iter_documents
+from utils.tokenizers.tokenizer import Tokenizer
+from utils.training.step.seeding import seed_for
 
 NEW_TOKENS = 40
 TEMPERATURE = 0.8

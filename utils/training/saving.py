@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 from utils.disk import disk_errors
 from utils.files import atomic_folder
 from utils.model.checkpoints import LUMI_FILE, WEIGHTS_FILE, description_files
-from utils.training.calendar import Calendar
-from utils.training.checkpoint import (
+from utils.training.checkpoints.host_copy import HostCopy
+from utils.training.checkpoints.rotation import leave_later, make_room, rotate
+from utils.training.checkpoints.shares import Share, state_tensors, whole_weights
+from utils.training.checkpoints.state import (
     STATE_FILE,
     Content,
     TrainState,
@@ -27,15 +29,13 @@ from utils.training.checkpoint import (
     save_checkpoint,
     state_text,
 )
-from utils.training.optimizer import Optimizers
-from utils.training.parallel import Processes
-from utils.training.plan import Clock, Plan, TimeBox
-from utils.training.rotation import leave_later, make_room, rotate
+from utils.training.checkpoints.tensor_file import write_tensors
+from utils.training.devices.fsdp import is_sharded
+from utils.training.devices.processes import Processes
 from utils.training.run import Run
-from utils.training.sharding import is_sharded
-from utils.training.shards import Share, state_tensors, whole_weights
-from utils.training.snapshot import HostCopy
-from utils.training.tensor_file import write_tensors
+from utils.training.schedule.intervals import Intervals
+from utils.training.schedule.plan import Clock, Plan, TimeBox
+from utils.training.step.optimizer import Optimizers
 
 ASSUMED_BYTES_PER_S = 300e6
 """Speed of writing and hashing, where none has been measured yet (a plain SATA disk)."""
@@ -94,7 +94,7 @@ class Saver:
         if self.box is not None and self.box.left_s < self.box.save_s:
             return False  # what ends the box would wait for it, and saves the same
         unsaved_s = 0.0 if writer.is_busy else self.clock.elapsed_s() - self.last_save_s
-        return Calendar(self.run.cfg).is_save_due(self.state.step, total, unsaved_s)
+        return Intervals(self.run.cfg).is_save_due(self.state.step, total, unsaved_s)
 
     def save(self, name: str, *, wait: bool = False) -> Path:
         """Save the checkpoint `name` (step_N, best or final); with `wait` it is on the disk then.

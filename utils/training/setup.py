@@ -6,30 +6,30 @@ import time
 from typing import Any
 
 from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
-from utils.data.control_tokens import ControlIds
-from utils.data.packed import PackedDataset
+from utils.data.tokens.rows import PackedDataset
+from utils.machine.precision import set_matmul_precision
 from utils.model.architecture import build_model
 from utils.model.attention import DocumentMask, choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
-from utils.training import provenance
-from utils.training.checkpoint import TrainState, check_tokenizer, load_checkpoint
-from utils.training.feeding import open_feed
-from utils.training.fitting import fit
-from utils.training.loss import RowForm
-from utils.training.metrics import MetricsLog
-from utils.training.optimizer import Optimizers
-from utils.training.parallel import Processes
-from utils.training.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
-from utils.training.precision import set_matmul_precision
+from utils.tokenizers.control_tokens import ControlIds
+from utils.training.checkpoints.state import TrainState, check_tokenizer, load_checkpoint
+from utils.training.devices.fsdp import shard
+from utils.training.devices.processes import Processes
+from utils.training.records import provenance
+from utils.training.records.data_usage import describe_sources
+from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
-from utils.training.schedule import ENDLESS
-from utils.training.seeding import make_deterministic
-from utils.training.sharding import shard
-from utils.training.sources import describe_sources
-from utils.training.speed import choose_fast_paths
+from utils.training.schedule.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
+from utils.training.schedule.schedule import ENDLESS
+from utils.training.step.fast_paths import choose_fast_paths
+from utils.training.step.feeding import open_feed
+from utils.training.step.loss import RowForm
+from utils.training.step.optimizer import Optimizers
+from utils.training.step.seeding import make_deterministic
+from utils.training.step.validation import ValidationSet, bits_per_byte
 from utils.training.trainer import Trainer
-from utils.training.validation import ValidationSet, bits_per_byte
+from utils.training.trial_step import fit
 
 VALIDATION_SHARE = 0.008
 """Share of a time box that one validation may take."""

@@ -15,28 +15,28 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from utils.data.packed import PackedDataset
+from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, Interrupted
+from utils.machine.memory import OUT_OF_MEMORY, is_out_of_memory
 from utils.stage import stop_request
-from utils.training.calendar import Calendar
-from utils.training.checkpoint import TrainState
-from utils.training.feeding import Feed, own_batches
+from utils.training.checkpoints.state import TrainState
+from utils.training.devices.fsdp import is_sharded
+from utils.training.devices.processes import Processes
 from utils.training.guard import Guard
-from utils.training.loss import RowForm, language_model_loss
-from utils.training.memory import OUT_OF_MEMORY, is_out_of_memory
-from utils.training.metrics import MetricsLog
-from utils.training.optimizer import Optimizers, clip_gradients
-from utils.training.parallel import Processes
-from utils.training.plan import Clock, Plan, TimeBox
-from utils.training.reduction import CanonicalSum, FastSum, new_sum
+from utils.training.records.data_usage import announce_passes
+from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
-from utils.training.schedule import ENDLESS
-from utils.training.seeding import seed_step
-from utils.training.sharding import is_sharded
-from utils.training.sources import announce_passes
-from utils.training.speed import FastPaths
-from utils.training.validation import ValidationSet, bits_per_byte
+from utils.training.schedule.intervals import Intervals
+from utils.training.schedule.plan import Clock, Plan, TimeBox
+from utils.training.schedule.schedule import ENDLESS
+from utils.training.step.fast_paths import FastPaths
+from utils.training.step.feeding import Feed, own_batches
+from utils.training.step.gradient_sum import CanonicalSum, FastSum, new_sum
+from utils.training.step.loss import RowForm, language_model_loss
+from utils.training.step.optimizer import Optimizers, clip_gradients
+from utils.training.step.seeding import seed_step
+from utils.training.step.validation import ValidationSet, bits_per_byte
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Trainer:
     clock: Clock
     metrics: MetricsLog
     box: TimeBox | None = None
-    calendar: Calendar = field(init=False)
+    intervals: Intervals = field(init=False)
     saver: Saver = field(init=False)
     guard: Guard = field(init=False)
     limit: int | None = None
@@ -74,7 +74,7 @@ class Trainer:
     """Step of the last validation; 0 before any."""
 
     def __post_init__(self) -> None:
-        self.calendar = Calendar(self.run.cfg)
+        self.intervals = Intervals(self.run.cfg)
         self.saver = Saver(
             self.run, self.processes, self.model, self.optimizers, self.state, self.plan,
             self.clock, self.box,
@@ -256,14 +256,14 @@ class Trainer:
 
     def is_log_due(self) -> bool:
         """Whether the last step is to be recorded."""
-        return self.calendar.is_log_due(self.state.step, self.total)
+        return self.intervals.is_log_due(self.state.step, self.total)
 
     def is_validation_due(self) -> bool:
         """Whether to validate now; the last validation comes with `finish`."""
         since = self.state.step - self.last_validation
         is_boxed = self.plan.find("validation") is not None  # what every box records, for a replay
         price = self.validation.tokens * self.processes.count / self.run.step_tokens
-        return self.calendar.is_validation_due(
+        return self.intervals.is_validation_due(
             self.state.step, self.total, since, is_boxed=is_boxed, price=price
         )
 

@@ -6,12 +6,12 @@ import pytest
 
 from tests.benchmarks.corpus import WORDS, edited
 from tests.utils.data.hub_server import Hub
-from utils.data.cleaned import Cleaned, clean_unit
-from utils.data.corpus import Corpus
-from utils.data.filters import Rules
-from utils.data.records import Document
-from utils.data.store import Store
-from utils.data.units import Unit
+from utils.data.cleaning.batch import Rules
+from utils.data.corpus.cleaned_unit import CleanedUnit, clean_unit
+from utils.data.corpus.corpus import Corpus
+from utils.data.corpus.work_units import WorkUnit
+from utils.data.work.cache import ResultCache
+from utils.reading.documents import Document
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def corpus_of(tmp_path):
     """Make a corpus of units of `size` texts each; `origins` numbers the source of each text."""
 
     def make(texts, threshold=0.8, size=50, origins=None):
-        store = Store(tmp_path / "store")
+        store = ResultCache(tmp_path / "store")
         rules = Rules(1, 10**9, None, "py3langid", 0.5, threshold)
         units = []
         for start in range(0, len(texts), size):
@@ -28,10 +28,11 @@ def corpus_of(tmp_path):
                 Document(f"doc-{start + at}", text, f"source-{origin}")
                 for at, text in enumerate(texts[start : start + size])
             )
-            unit = Unit(f"clean-{start:06d}", origin, f"source-{origin}", "text", rules, (), batch)
+            name, source = f"clean-{start:06d}", f"source-{origin}"
+            unit = WorkUnit(name, origin, source, "text", rules, (), batch)
             clean_unit((str(store.folder), unit))
             documents = store.record(unit.name)["documents"]
-            units.append(Cleaned(store, unit.name, origin, documents))
+            units.append(CleanedUnit(store, unit.name, origin, documents))
         return Corpus(units)
 
     return make

@@ -6,12 +6,12 @@ import random
 import pytest
 
 from utils.config.prepare import PrepareConfig
-from utils.data.decontamination import ItemSet
-from utils.data.dedup import jaccard
+from utils.data.corpus.decontamination import ItemSet
+from utils.data.dedup.minhash import jaccard
+from utils.data.dedup.shingling import shingles
 from utils.data.growth import plan_rounds
 from utils.data.prepare import prepare
-from utils.data.shards import TokenShards, iter_documents, read_dataset
-from utils.data.shingling import shingles
+from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.files import folder_damage
 
 ONE, TWO, THREE = {"a": "1", "b": "2"}, {"c": "3"}, {"d": "4"}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.utils.data.books import WORDS
 from utils.config.prepare import PrepareConfig
-from utils.data import streams
 from utils.data.prepare import prepare
-from utils.data.readers import read_file
-from utils.data.records import BadLine, Document
+from utils.reading import streams
+from utils.reading.documents import BadLine, Document
+from utils.reading.readers import read_file
 
 LIMIT = 4096
 """Longest line in these tests (16 MiB otherwise)."""

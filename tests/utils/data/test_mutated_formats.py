@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.utils.data.books import WORDS, book_files, write_book
-from utils.data import streams
-from utils.data.readers import read_file, skipped_members
-from utils.data.records import BadLine, Document
+from utils.reading import streams
+from utils.reading.documents import BadLine, Document
+from utils.reading.readers import read_file, skipped_members
 
 LIMIT = 4096
 """Longest line in these tests (16 MiB otherwise)."""

@@ -22,17 +22,17 @@ import xxhash
 
 from tests.utils.data.books import book_files, write_book
 from utils.config.prepare import PrepareConfig
-from utils.data import workers
-from utils.data.control_tokens import EOS_ID
-from utils.data.decontamination import ItemSet
-from utils.data.packed import PackedDataset
+from utils.data.corpus.decontamination import ItemSet
 from utils.data.prepare import prepare
-from utils.data.shards import TokenShards, iter_documents, read_dataset
-from utils.data.store import Store
-from utils.data.tokenizer import Tokenizer
+from utils.data.tokens.rows import PackedDataset
+from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
+from utils.data.work import workers
+from utils.data.work.cache import ResultCache
 from utils.errors import ConfigError, DataError, Interrupted, LumiError
 from utils.files import folder_damage, to_json
 from utils.stage import stop_request
+from utils.tokenizers.control_tokens import EOS_ID
+from utils.tokenizers.tokenizer import Tokenizer
 
 KILLS = 200
 
@@ -154,16 +154,16 @@ def test_shards_decode_to_the_documents(corpus, tmp_path):
 
 
 def test_the_result_does_not_depend_on_processes_or_places(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 9000)
-    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 9000)
-    monkeypatch.setattr("utils.data.streams.BLOCK_BYTES", 5000)
+    monkeypatch.setattr("utils.data.corpus.work_units.PART_BYTES", 9000)
+    monkeypatch.setattr("utils.reading.file_parts.PART_BYTES", 9000)
+    monkeypatch.setattr("utils.reading.streams.BLOCK_BYTES", 5000)
     monkeypatch.setattr(workers, "WORTH_A_POOL", 2)
     one = prepare(_config(corpus, tmp_path / "one", use_minhash=True))
     elsewhere = tmp_path / "moved" / "corpus"
     elsewhere.parent.mkdir()
     corpus.rename(elsewhere)
-    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 20_000)
-    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 20_000)
+    monkeypatch.setattr("utils.data.corpus.work_units.PART_BYTES", 20_000)
+    monkeypatch.setattr("utils.reading.file_parts.PART_BYTES", 20_000)
     two = prepare(_config(elsewhere, tmp_path / "two", num_workers=2))
     assert _contents(one) == _contents(two)
 
@@ -189,8 +189,8 @@ def test_an_archive_gives_what_its_files_give_with_any_number_of_processes(
     assert found["corpus"][0] < found["packed"][0]
     assert found["corpus"][1] == found["packed"][1] == 2
     assert found["packed"][2] == {"read": 2, "skipped": {".png": 1}}
-    monkeypatch.setattr("utils.data.pieces.PIECE_BYTES", 9000)  # archives are long now
-    monkeypatch.setattr("utils.data.units.PIECE_BYTES", 9000)
+    monkeypatch.setattr("utils.reading.file_parts.PART_BYTES", 9000)  # archives are long now
+    monkeypatch.setattr("utils.data.corpus.work_units.PART_BYTES", 9000)
     monkeypatch.setattr(workers, "WORTH_A_POOL", 2)
     again = prepare(_config(packed, tmp_path / "again", num_workers=2))
     assert _contents(again) == _contents(tmp_path / "packed-out")
@@ -384,8 +384,8 @@ def test_a_stop_request_leaves_no_half_result(corpus, tmp_path, monkeypatch):
 @pytest.fixture
 def small_units(monkeypatch):
     """Cut the corpus into many units."""
-    for module in ("units", "pieces"):
-        monkeypatch.setattr(f"utils.data.{module}.PIECE_BYTES", 9000)
+    for module in ("data.corpus.work_units", "reading.file_parts"):
+        monkeypatch.setattr(f"utils.{module}.PART_BYTES", 9000)
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def stored(monkeypatch):
     class Names(list):
         left = 10**9
 
-    names, put = Names(), Store.put
+    names, put = Names(), ResultCache.put
 
     def watched(store, name, arrays, record):
         if not names.left:
@@ -404,7 +404,7 @@ def stored(monkeypatch):
         names.append(name.partition("-")[0])
         put(store, name, arrays, record)
 
-    monkeypatch.setattr(Store, "put", watched)
+    monkeypatch.setattr(ResultCache, "put", watched)
     return names
 
 
@@ -607,9 +607,9 @@ from pathlib import Path
 import py3langid, rensa, transformers
 from transformers import LlamaTokenizer
 from utils.config.prepare import PrepareConfig
-from utils.data.langid import language_model
+from utils.data.cleaning.langid import language_model
 from utils.data.prepare import prepare
-from utils.data.shingling import gram_hashes
+from utils.data.dedup.shingling import gram_hashes
 
 gram_hashes(["a b \\u00e9"])
 language_model()

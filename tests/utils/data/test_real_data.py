@@ -9,9 +9,9 @@ import pytest
 from ftfy.fixes import fix_latin_ligatures
 
 from utils.config.prepare import PrepareConfig
-from utils.data.cleaning import clean_text
+from utils.data.cleaning.text import clean_text
 from utils.data.prepare import prepare
-from utils.data.shards import iter_documents
+from utils.data.tokens.shards import iter_documents
 
 LINES_A_DOCUMENT = 5
 """Sentences of FLORES that make a document: about 650 characters."""

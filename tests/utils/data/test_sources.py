@@ -6,9 +6,9 @@ import zipfile
 import pytest
 
 from utils.config.prepare import MixtureSource, PrepareConfig
-from utils.data.records import Document
 from utils.data.sources import ALIASES, find_source, iter_source, source_files
 from utils.errors import DataError
+from utils.reading.documents import Document
 
 
 def _source(path, **settings):

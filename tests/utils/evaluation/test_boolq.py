@@ -1,9 +1,9 @@
 import pytest
 
 from utils.errors import DataError
+from utils.evaluation.benchmark_files import Rows
 from utils.evaluation.boolq import evaluate_boolq, label_of, question_prompt
 from utils.evaluation.likelihood import encode_pair, score_pairs
-from utils.evaluation.sources import Rows
 from utils.model.checkpoints import load_model
 
 ROWS = [
@@ -40,7 +40,7 @@ def test_the_likelier_answer_counts_and_the_majority_stands_beside_it(checkpoint
 
 
 def test_the_majority_class_of_the_validation_set_is_62_17_per_cent(shared_data):
-    from utils.evaluation.sources import BOOLQ, benchmark_rows
+    from utils.evaluation.benchmark_files import BOOLQ, benchmark_rows
 
     labels = [label_of(row) for row in benchmark_rows(BOOLQ, shared_data / "eval").rows]
     assert (sum(labels), len(labels)) == (2033, 3270)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.data.templates import TEMPLATES
+from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
 from utils.evaluation.heldout import (
     answer_loss,

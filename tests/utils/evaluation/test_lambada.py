@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from utils.evaluation.benchmark_files import Rows
 from utils.evaluation.lambada import evaluate_lambada, split_last_word
 from utils.evaluation.likelihood import encode_pair, score_pairs
-from utils.evaluation.sources import Rows
 from utils.model.checkpoints import load_model
 
 

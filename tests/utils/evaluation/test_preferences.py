@@ -1,6 +1,6 @@
 import pytest
 
-from utils.data.templates import TEMPLATES
+from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
 from utils.evaluation.likelihood import score_pairs
 from utils.evaluation.preferences import preference_accuracy

@@ -5,7 +5,7 @@ import pytest
 
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, DataError, Interrupted
-from utils.evaluation.parts import PARTS, Context, Outcome, Part, fitting_corpus
+from utils.evaluation.measurements import PARTS, Context, Outcome, Part, fitting_corpus
 from utils.evaluation.suite import evaluate, model_label
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import LoadedModel, load_model

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from utils.evaluation.benchmark_files import Rows
 from utils.evaluation.likelihood import score_rolling
-from utils.evaluation.sources import Rows
 from utils.evaluation.wikitext import articles, detokenize, evaluate_wikitext, pages_of
 from utils.model.checkpoints import load_model
 

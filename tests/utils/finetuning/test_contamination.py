@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from utils.chat.layouts import Preference
 from utils.config.dpo import DPOConfig
 from utils.config.sft import SFTConfig
 from utils.files import read_json, read_lines
@@ -13,7 +14,6 @@ from utils.finetuning.contamination import (
     decontaminated,
     preference_text,
 )
-from utils.finetuning.forms import Preference
 from utils.finetuning.sft import run_sft
 
 PASSAGE = " ".join(f"passage{number}" for number in range(30))
@@ -21,7 +21,7 @@ PASSAGE = " ".join(f"passage{number}" for number in range(30))
 
 @pytest.fixture
 def benchmarks(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.evaluation.sources.hub_answers", lambda: False)
+    monkeypatch.setattr("utils.evaluation.benchmark_files.hub_answers", lambda: False)
     folder = tmp_path / "eval"
     folder.mkdir()
     (folder / "boolq.jsonl").write_text(json.dumps({"passage": PASSAGE, "question": "q"}))
@@ -59,7 +59,7 @@ def test_every_text_of_a_pair_counts(benchmarks, field):
 
 
 def test_without_benchmarks_all_rows_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.evaluation.sources.hub_answers", lambda: False)
+    monkeypatch.setattr("utils.evaluation.benchmark_files.hub_answers", lambda: False)
     found = decontaminated(SFTConfig(eval_data_dir=tmp_path), [_chat(PASSAGE)], conversation_text)
     assert (found.rows, found.dropped, found.findings) == ([_chat(PASSAGE)], 0, {})
 

@@ -7,7 +7,7 @@ import torch
 from utils.config.dpo import DPOConfig
 from utils.errors import CheckpointError, PreflightError
 from utils.files import read_json, read_lines, write_json
-from utils.finetuning import runner
+from utils.finetuning import training_loop as runner
 from utils.finetuning.dpo import (
     build_trainer,
     first_loss,

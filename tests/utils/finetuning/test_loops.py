@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.finetuning.datasets import IGNORE, SFTRows
+from utils.chat.rows import IGNORE, SFTRows
 from utils.finetuning.loops import LEAST_REPEATED, LOOP_TOKENS, MAX_PHRASE, loop_rows
 
 STOP = 2

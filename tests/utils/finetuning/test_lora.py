@@ -3,8 +3,8 @@ import shutil
 import pytest
 import torch
 
+from utils.chat.templates import TEMPLATES
 from utils.config.sft import SFTConfig
-from utils.data.templates import TEMPLATES
 from utils.errors import CheckpointError
 from utils.files import write_manifest
 from utils.finetuning.lora import (

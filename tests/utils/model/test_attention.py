@@ -10,7 +10,7 @@ from utils.config.model import ModelConfig
 from utils.model import attention
 from utils.model.architecture import build_model
 from utils.model.attention import BLOCKED, UNMASKED, DocumentMask, causal_blocks, choose_attention
-from utils.training.loss import RowForm, language_model_loss
+from utils.training.step.loss import RowForm, language_model_loss
 
 EOS = 2
 

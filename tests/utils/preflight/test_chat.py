@@ -2,16 +2,16 @@
 
 import pytest
 
-from utils.data.templates import TEMPLATES, TextEncoder
-from utils.data.tokenizer_files import load_hf_tokenizer
-from utils.finetuning.datasets import IGNORE, build_dpo_rows, build_sft_rows
-from utils.finetuning.forms import Preference
+from utils.chat.layouts import Preference
+from utils.chat.rows import IGNORE, build_dpo_rows, build_sft_rows
+from utils.chat.templates import TEMPLATES, TextEncoder
 from utils.preflight.chat import (
     answers_are_learned,
     chat_template_agrees,
     preferences_are_learnable,
     training_equals_serving,
 )
+from utils.tokenizers.transformers_files import load_hf_tokenizer
 
 CONVERSATIONS = [
     [

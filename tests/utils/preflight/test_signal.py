@@ -17,7 +17,7 @@ from utils.preflight.signal import (
     small_architecture,
     undisturbed,
 )
-from utils.training.loss import language_model_loss
+from utils.training.step.loss import language_model_loss
 
 TINY = ModelConfig(vocab_size=600)
 GROUPED = ModelConfig(

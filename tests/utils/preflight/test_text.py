@@ -2,11 +2,11 @@
 
 import pytest
 
-from utils.data.templates import TextEncoder
-from utils.data.tokenizer import Tokenizer
-from utils.data.tokenizer_files import load_hf_tokenizer
-from utils.data.tokenizer_training import train_tokenizer
+from utils.chat.templates import TextEncoder
 from utils.preflight.text import round_trip, shards_hold_text, tokenizers_agree, vocabulary_fits
+from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.training import train_tokenizer
+from utils.tokenizers.transformers_files import load_hf_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from utils.config.model import ModelConfig
-from utils.data.tokenizer import Tokenizer
 from utils.generation.engine import Batch
 from utils.model.architecture import build_model
 from utils.model.checkpoints import save_model_files
 from utils.preflight.weights import cached_equals_uncached, save_and_load
+from utils.tokenizers.tokenizer import Tokenizer
 
 PROMPTS = [[2, 40, 41, 42, 43, 44, 45, 46], [2, 90, 91]]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from utils.config.session import SessionConfig
-from utils.session.probe import Speed
+from utils.machine.probe import Speed
 from utils.session.runner import Tools
-from utils.session.stages import StageContext
+from utils.session.state.stages import StageContext
 
 PROGRAM = Path(__file__).with_name("stage_program.py")
 SPEED = Speed("cpu", 9e11, "bf16", 4.0, 16_000_000_000, {"cpu": "Test CPU", "cores": 2, "gpus": []})

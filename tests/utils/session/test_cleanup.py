@@ -1,4 +1,4 @@
-from utils.session.record import Session
+from utils.session.state.folder import Session
 
 
 def make(bench, name, status):

@@ -1,90 +1,69 @@
-"""What `make plan` says, on machines worked out by hand and on this one."""
-
-import json
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from utils.session.machine import Machine
-from utils.session.plan import fit, report, times
-from utils.session.sizes import read_size, standard_sizes
+from utils.config.session import SessionConfig
+from utils.session.plan import check_settings
+from utils.session.runner import start_session
+from utils.session.state.corpus import find_corpus
+from utils.session.state.stages import stage_command
 
-LAPTOP = Machine(
-    system="Linux", python="3.11.7", torch="2.13.0+cpu", cpu="Some CPU", cores=4, memory_gb=8.0,
-    memory_available_gb=6.0, disk_free_gb=50.0, device="cpu", gpus=(), unused_gpus=(), bf16=True,
-    compiler="/usr/bin/g++",
-)  # fmt: skip
-
-
-def test_a_size_that_lacks_memory_or_disk_says_how_much(root):
-    base = fit(read_size(root / "config/base.json"), LAPTOP)
-    assert base["micro_batch"] == 0
-    assert base["fits"] == "no: 9.5 GB of memory needed, 6.0 free"
-    tiny = read_size(root / "config/tiny.json")
-    assert fit(tiny, LAPTOP)["fits"] == "yes"
-    # 14.7M x 4 bytes of weights + 8.4M x 8 (AdamW) + 6.3M x 4 (Muon) + notes = 0.16 GB; six of them
-    poor = fit(tiny, replace(LAPTOP, disk_free_gb=0.5))
-    assert poor["checkpoint_gb"] == 0.16 and poor["disk_gb"] == 0.94
-    assert poor["fits"] == "no: 0.9 GB of disk needed, 0.5 free"
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted((ROOT / "sessions").glob("*.json"))
 
 
-def test_the_largest_micro_batch_that_fits_is_told(root):
-    tiny = read_size(root / "config/tiny.json")
-    assert fit(tiny, LAPTOP)["micro_batch"] == 16
-    assert fit(tiny, replace(LAPTOP, memory_available_gb=1.5))["micro_batch"] < 16
+def test_the_six_sessions_ship():
+    assert [path.stem for path in FILES] == [
+        "architecture", "debug", "evaluation", "experiment", "prototype", "quick",
+    ]  # fmt: skip
 
 
-def test_tokens_and_times_follow_from_the_speed():
-    record = {"tokens_per_s": 1000, "parameters": 14_712_064}
-    times(record)
-    assert record["tokens_in_30_min"] == 1_800_000
-    assert record["tokens_in_1_week"] == 604_800_000
-    assert record["optimal_tokens"] == 294_241_280
-    assert record["time_to_optimum"] == "3.4 d"  # 294,241 s
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_shipped_session_is_valid_and_can_start_here(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = SessionConfig.build(SessionConfig.read_file(path))
+    assert config.name == path.stem
+    check_settings(config)
 
 
-def planned(root, speed):
-    records = [fit(size, LAPTOP) for size in standard_sizes(root / "config")]
-    for record in records:
-        record |= {"tokens_per_s": speed, "how": "made up"}
-        times(record)
-    return report(records)
+def test_boxes_are_those_of_the_documents():
+    boxes = {path.stem: SessionConfig.read_file(path)["minutes"] for path in FILES}
+    assert boxes == {
+        "quick": 30, "prototype": 120, "experiment": 240, "evaluation": 60, "debug": None,
+        "architecture": 30,
+    }  # fmt: skip
 
 
-def test_the_largest_size_that_reaches_its_optimum_in_a_week_is_named(root):
-    # nano 31.6M, tiny 294M, small 1342M tokens; base does not fit
-    assert "small, 1.34B tokens in 16 h: make pretrain-small" in planned(root, 24_000)
-    assert "tiny, 293.7M tokens in 3.4 d: make pretrain-tiny" in planned(root, 1000)
-    assert "no size reaches its optimum within a week" in planned(root, 1)
+def test_the_stages_are_called_with_flags_that_they_know(bench):
+    from utils.session.state.overrides import STAGE_CONFIGS
+
+    called: dict[str, list[str]] = {}
+
+    def command(stage, context, minutes):
+        called[stage] = stage_command(stage, context, minutes)
+        return bench.command(stage, context, minutes)
+
+    from utils.session.runner import Tools
+
+    start_session(bench.config(), Tools(command, bench.tools.measure))
+    for stage, config in STAGE_CONFIGS.items():
+        cfg = config.from_cli(called[stage][3 if "-m" in called[stage] else 2 :])
+        if stage in ("pretrain", "sft", "dpo", "evaluate"):
+            assert cfg.max_minutes > 0.3
+    assert "--vocab_size" not in called["prepare"]  # pydocs.json has the planned one already
 
 
-@pytest.fixture
-def config_dir(tmp_path):
-    shape = {"n_layer": 1, "d_model": 32, "n_head": 2, "d_ff": 64, "vocab_size": 300,
-             "sequence_length": 64, "batch_size": 2}  # fmt: skip
-    for name in ("nano", "tiny", "small"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"model_name": name, **shape}))
-    vast = {**shape, "d_model": 8192, "n_layer": 90, "d_ff": 32768}
-    (tmp_path / "base.json").write_text(json.dumps({"model_name": "base", **vast}))
-    return tmp_path
+def test_another_tokenizer_gets_a_prepared_folder_of_its_own(bench):
+    corpus = find_corpus(bench.config())
+    assert corpus.folder(8192) == Path("data/processed/pydocs")
+    assert corpus.folder(4096) == Path("data/processed/pydocs-4096")
 
 
-def test_the_command_measures_what_fits_and_estimates_the_rest(run_module, config_dir):
-    result = run_module(
-        "utils.session.plan", "--cpu", "--config_dir", config_dir, "--model_configs",
-        config_dir / "tiny.json", "--max_seconds", 90, "--output_path", config_dir / "out.json",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    plan = json.loads((config_dir / "out.json").read_text())
-    assert [size["model"] for size in plan["sizes"]] == ["nano", "tiny", "small", "base", "tiny"]
-    nano, base = plan["sizes"][0], plan["sizes"][3]
-    assert nano["how"].startswith("measured, ") and nano["tokens_per_s"] > 100
-    assert base["how"].startswith("estimated, ") and base["fits"].startswith("no: ")
-    assert "30 min" in result.stdout and "time for it" in result.stdout
-
-
-def test_without_measuring_it_says_that_it_estimates(run_module, root):
-    flags = ("--cpu", "--no_measure", "--config_dir", root / "config")
-    result = run_module("utils.session.plan", *flags)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("estimated, 50% of the peak (usual share)") == 4
+def test_own_texts_are_measured_and_named_after_their_folder(bench):
+    texts = bench.folder / "my texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("x" * 3000)
+    corpus = find_corpus(bench.config(source=texts))
+    assert corpus.raw_bytes == 3000
+    assert corpus.flags == ("--input_path", str(texts))
+    assert corpus.folder(1024).name == "my texts-1024"

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from tests.utils.training import toy
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, CheckpointError
-from utils.session.record import Session
 from utils.session.resume import resume, resume_run, unfinished_runs
 from utils.session.runner import StageFailed, start_session
+from utils.session.state.folder import Session
 
 
 def config(bench):

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from utils.errors import BudgetError, ConfigError, LumiError
-from utils.session import budget
-from utils.session.record import Session
 from utils.session.runner import Runner, StageFailed, start_session
-from utils.session.screen import Screen
+from utils.session.state import budget
+from utils.session.state.display import Display
+from utils.session.state.folder import Session
 
 ALL = ["prepare", "samples", "pretrain", "sft", "dpo", "evaluate"]
 
@@ -110,7 +110,7 @@ def test_a_stage_that_outlives_the_box_is_stopped_and_named(bench, monkeypatch):
     session.plan["costs"] = {"fixed": {"evaluate": 1.0, "report": 1.0}, "least": {}}
     session.start_clock(already_s=120 - 9)
     with pytest.raises(BudgetError, match="evaluate ran past the end of the box"):
-        Runner(session, Screen(), bench.tools).run()
+        Runner(session, Display(), bench.tools).run()
     assert (bench.folder / "stopped-evaluate").is_file()
     assert session.used_s < 125
 

@@ -8,11 +8,11 @@ import torch
 
 from utils.config.pretrain import PretrainConfig
 from utils.model.architecture import build_model
-from utils.training.checkpoint import TrainState
-from utils.training.optimizer import Optimizers
-from utils.training.plan import Clock, Plan
+from utils.training.checkpoints.state import TrainState
+from utils.training.checkpoints.writer import Writer
 from utils.training.saving import Saver
-from utils.training.writer import Writer
+from utils.training.schedule.plan import Clock, Plan
+from utils.training.step.optimizer import Optimizers
 
 TOY = dict(n_layer=1, d_model=16, n_head=2, d_ff=32, vocab_size=600, sequence_length=64)
 CARD = {"stage": "pretrain", "template": None, "tokenizer_sha256": "0"}

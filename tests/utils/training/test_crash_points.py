@@ -21,8 +21,8 @@ from tests.utils.training.disk_layer import (
 from tests.utils.training.saves import toy_saver
 from utils.errors import LumiError
 from utils.files import folder_damage, read_json
-from utils.training.checkpoint import resumable
-from utils.training.rotation import clear_leftovers
+from utils.training.checkpoints.rotation import clear_leftovers
+from utils.training.checkpoints.state import resumable
 
 
 @pytest.fixture

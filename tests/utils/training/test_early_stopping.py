@@ -3,8 +3,8 @@
 import pytest
 
 from utils.training.early_stopping import is_stuck, stopped_total
-from utils.training.plan import EARLY_STOP, Plan
-from utils.training.schedule import ENDLESS, Schedule
+from utils.training.schedule.plan import EARLY_STOP, Plan
+from utils.training.schedule.schedule import ENDLESS, Schedule
 
 
 @pytest.mark.parametrize(

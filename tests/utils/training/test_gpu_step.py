@@ -9,9 +9,9 @@ import torch
 from utils.config.pretrain import PretrainConfig
 from utils.model.architecture import build_model
 from utils.model.attention import choose_attention
-from utils.training.loss import LossKernel, language_model_loss
-from utils.training.optimizer import Optimizers, clip_gradients
-from utils.training.speed import choose_fast_paths, compile_decoder
+from utils.training.step.fast_paths import choose_fast_paths, compile_decoder
+from utils.training.step.loss import LossKernel, language_model_loss
+from utils.training.step.optimizer import Optimizers, clip_gradients
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 GPU = torch.device("cuda")
@@ -80,7 +80,7 @@ TWICE = """
 import hashlib, torch
 from tests.utils.training.test_gpu_step import SETTINGS, step_on_the_gpu
 from utils.config.pretrain import PretrainConfig
-from utils.training.seeding import make_deterministic
+from utils.training.step.seeding import make_deterministic
 make_deterministic()
 model, step = step_on_the_gpu(PretrainConfig(**SETTINGS))
 for _ in range(5):

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from tests.utils.training.toy import bits, settings, train
-from utils.data.packed import PackedDataset
-from utils.data.tokenizer import Tokenizer
+from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, LumiError
 from utils.files import read_json, read_lines
-from utils.training import incidents
+from utils.tokenizers.tokenizer import Tokenizer
+from utils.training import skipped_windows as incidents
 from utils.training import trainer as trainer_module
-from utils.training.checkpoint import TrainState
+from utils.training.checkpoints.state import TrainState
 from utils.training.guard import spike_limit
-from utils.training.loss import language_model_loss
-from utils.training.optimizer import Optimizers
+from utils.training.step.loss import language_model_loss
+from utils.training.step.optimizer import Optimizers
 
 ROWS = 8
 """Rows of a toy step."""

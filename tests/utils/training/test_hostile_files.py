@@ -12,7 +12,7 @@ from tests.utils.training.saves import toy_parts, toy_saver
 from utils.errors import CheckpointError, LumiError
 from utils.files import write_manifest
 from utils.model.checkpoints import load_model
-from utils.training.checkpoint import check_tokenizer, load_checkpoint, resumable
+from utils.training.checkpoints.state import check_tokenizer, load_checkpoint, resumable
 from utils.training.run import find_resume
 
 OURS = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from utils.config.pretrain import PretrainConfig
-from utils.data.packed import PackedDataset
+from utils.data.tokens.rows import PackedDataset
 from utils.files import read_lines
-from utils.training.validation import ValidationSet
+from utils.training.step.validation import ValidationSet
 
 SETTINGS = dict(
     n_layer=2, d_model=32, n_head=2, d_ff=48, vocab_size=600, sequence_length=32, batch_size=4,

@@ -11,9 +11,10 @@ from tests.utils.training.saves import CARD, go_on, toy_parts, toy_saver
 from utils.errors import BudgetError, DiskFull
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import save_model_files
-from utils.training import saving, snapshot
-from utils.training.checkpoint import TrainState, load_checkpoint, read_step, resumable
-from utils.training.plan import Clock, TimeBox
+from utils.training import saving
+from utils.training.checkpoints import host_copy as snapshot
+from utils.training.checkpoints.state import TrainState, load_checkpoint, read_step, resumable
+from utils.training.schedule.plan import Clock, TimeBox
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pytest
 
 from tests.utils.training.toy import bits, settings, train
 from utils.files import read_json, sha256_bytes
-from utils.training import setup, speed
-from utils.training.loss import LossKernel
-from utils.training.precision import Gains, has_bf16
+from utils.machine.precision import Gains, has_bf16
+from utils.training import setup
+from utils.training.step import fast_paths as speed
+from utils.training.step.loss import LossKernel
 
 STEPS = 24
 MODES = {

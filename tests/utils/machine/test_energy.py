@@ -1,0 +1,113 @@
+"""Memory as the system tells it; energy from counters that wrap, and from a driver library."""
+
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from utils.machine import energy as usage
+from utils.machine.energy import (
+    Counter,
+    EnergyMeter,
+    memory_bytes,
+    nvml_counters,
+    peak_memory_bytes,
+    rapl_counters,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_memory_grows_by_what_is_held_and_the_peak_stays():
+    before = memory_bytes(CPU)
+    held = torch.ones(30_000_000)  # 120 MB, touched
+    grown = memory_bytes(CPU) - before
+    assert 100e6 < grown < 200e6
+    assert peak_memory_bytes(CPU) >= memory_bytes(CPU)
+    del held
+    assert peak_memory_bytes(CPU) > before + 100e6
+
+
+def zone(powercap, number, name, energy_uj, range_uj=1_000_000_000):
+    folder = powercap / f"intel-rapl:{number}"
+    folder.mkdir(parents=True)
+    for file, text in (
+        ("name", name),
+        ("energy_uj", energy_uj),
+        ("max_energy_range_uj", range_uj),
+    ):
+        (folder / file).write_text(f"{text}\n")
+    return folder / "energy_uj"
+
+
+def test_packages_and_memory_are_added_and_a_counter_may_begin_again(tmp_path):
+    package = zone(tmp_path, "0", "package-0", 900_000_000)
+    memory = zone(tmp_path, "0:1", "dram", 5_000_000)
+    zone(tmp_path, "0:0", "core", 1)  # part of the package
+    meter = EnergyMeter(CPU, powercap=tmp_path)
+    assert meter.source == "RAPL" and meter.watt_hours() == 0
+    package.write_text("100000000\n")  # 900 -> 1000 = 0 -> 100 J: 200 J
+    memory.write_text("165000000\n")  # 160 J
+    assert meter.watt_hours() == pytest.approx(360 / 3600)
+    package.write_text("460000000\n")
+    assert meter.watt_hours() == pytest.approx(720 / 3600)
+
+
+def test_what_cannot_be_read_is_not_measured(tmp_path, caplog):
+    assert rapl_counters(tmp_path / "nothing") == []
+    meter = EnergyMeter(CPU, powercap=tmp_path)
+    assert meter.source is None and meter.watt_hours() is None
+    energy = zone(tmp_path, "0", "package-0", 5)
+    meter = EnergyMeter(CPU, powercap=tmp_path)
+    energy.unlink()
+    assert meter.watt_hours() is None and meter.source is None
+
+
+def test_a_counter_counts_from_where_it_was():
+    values = iter([50.0, 50.0, 80.0])
+    counter = Counter(lambda: next(values))
+    for _ in range(2):
+        counter.poll()
+    assert counter.joules == 30.0
+
+
+DRIVER = """
+static unsigned long long energy = 7000;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    *handle = (void *)0x1234567890L;
+    return uuid[0] == 'G' && uuid[4] == 'a' ? 0 : 6;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
+    *millijoules = energy;
+    energy += 3600000;
+    return handle == (void *)0x1234567890L ? 0 : 2;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_the_driver_is_asked_by_its_own_interface(tmp_path, monkeypatch):
+    (tmp_path / "nvml.c").write_text(DRIVER)
+    library = tmp_path / "libnvml.so"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True, timeout=60
+    )
+
+    class Properties:
+        def __init__(self, number):
+            self.uuid = "ab"[number]
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", Properties)
+    (counter,) = nvml_counters(8, str(library))  # the second card does not count
+    counter.poll()
+    assert counter.joules == 3600.0
+    monkeypatch.setattr(usage, "nvml_counters", lambda devices: [counter])
+    meter = EnergyMeter(torch.device("cuda"), powercap=tmp_path)
+    assert meter.source == "NVML (1 GPU)" and meter.watt_hours() == pytest.approx(2.0)
+
+
+def test_without_a_driver_nothing_is_counted():
+    assert nvml_counters(1, "libdoes-not-exist.so.1") == []

@@ -1,0 +1,211 @@
+"""Conversation and preference files to token ids, with the loss on answers only.
+
+Every row that is read is accounted for: rows = kept + dropped (by reason) + bad (by place).
+Ids come from `utils.chat.templates` alone; labels of everything but answers and their stop token
+are -100. Labels are not shifted here: the trainer does that, once.
+Knows nothing about models.
+"""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from utils.chat.layouts import Preference, conversation, preference
+from utils.chat.templates import Encoder, Message, Template
+from utils.errors import DataError
+
+IGNORE = -100
+"""Label of a token that is not learned."""
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used."""
+
+    place: str
+    """file:line, or `file row N` in a JSON array."""
+    reason: str
+
+
+@dataclass
+class SFTRows:
+    """Conversations as ids; entry N of each list belongs to the same row."""
+
+    conversations: list[list[Message]] = field(default_factory=list)
+    input_ids: list[list[int]] = field(default_factory=list)
+    labels: list[list[int]] = field(default_factory=list)
+    """The ids of answers and their stop tokens, IGNORE elsewhere."""
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in self.input_ids]
+
+
+@dataclass
+class DPORows:
+    """Preferences as ids; entry N of each list belongs to the same row."""
+
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    chosen_ids: list[list[int]] = field(default_factory=list)
+    """The better answer with its stop token."""
+    rejected_ids: list[list[int]] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of the longer one of each pair of dialogues."""
+        rows = zip(self.prompt_ids, self.chosen_ids, self.rejected_ids, strict=True)
+        return [len(prompt) + max(len(good), len(poor)) for prompt, good, poor in rows]
+
+    def tokens(self, number: int) -> int:
+        """Return the tokens of both dialogues of a row."""
+        answers = len(self.chosen_ids[number]) + len(self.rejected_ids[number])
+        return 2 * len(self.prompt_ids[number]) + answers
+
+
+def read_conversations(path: Path) -> tuple[list[list[Message]], list[BadRow]]:
+    """Return the conversations of a JSON or JSONL file (also .gz), and the rows that are none.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or holds no usable row.
+    """
+    return _read(path, conversation)
+
+
+def read_preferences(path: Path) -> tuple[list[Preference], list[BadRow]]:
+    """Return the preferences of a JSON or JSONL file (also .gz), and the rows that are none.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or holds no usable row.
+    """
+    return _read(path, preference)
+
+
+def build_sft_rows(
+    conversations: Sequence[list[Message]],
+    template: Template,
+    encoder: Encoder,
+    max_length: int,
+    exclude: "SFTRows | None" = None,
+) -> SFTRows:
+    """Return the ids and labels of conversations of at most `max_length` tokens.
+
+    Dropped and counted: `too_long`, and `in_heldout` (a row that `exclude` has too). What follows
+    the last stop token is cut off: nothing is learned there.
+    """
+    rows = SFTRows()
+    known = {tuple(ids) for ids in exclude.input_ids} if exclude else set()
+    for messages in conversations:
+        ids, mask = template.encode_conversation(messages, encoder)
+        end = len(mask) - mask[::-1].index(True)
+        ids, mask = ids[:end], mask[:end]
+        if len(ids) > max_length:
+            rows.dropped["too_long"] += 1
+        elif tuple(ids) in known:
+            rows.dropped["in_heldout"] += 1
+        else:
+            rows.conversations.append(messages)
+            rows.input_ids.append(ids)
+            rows.labels.append(
+                [token_id if keep else IGNORE for token_id, keep in zip(ids, mask, strict=True)]
+            )
+    return rows
+
+
+def build_dpo_rows(
+    preferences: Sequence[Preference],
+    template: Template,
+    encoder: Encoder,
+    max_length: int,
+    exclude: "DPORows | None" = None,
+) -> DPORows:
+    """Return the ids of preferences whose longer dialogue has at most `max_length` tokens.
+
+    Dropped and counted: `too_long`, `same_answers`, and `in_heldout` (a row `exclude` has too).
+    """
+    rows = DPORows()
+    known = set(_pairs(exclude)) if exclude else set()
+    for row in preferences:
+        prompt = template.encode_prompt(row.prompt, encoder)
+        chosen = template.encode_answer(row.chosen, encoder)
+        rejected = template.encode_answer(row.rejected, encoder)
+        if chosen == rejected:
+            rows.dropped["same_answers"] += 1
+        elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
+            rows.dropped["too_long"] += 1
+        elif (tuple(prompt), tuple(chosen)) in known:
+            rows.dropped["in_heldout"] += 1
+        else:
+            rows.prompt_ids.append(prompt)
+            rows.chosen_ids.append(chosen)
+            rows.rejected_ids.append(rejected)
+    return rows
+
+
+def _pairs(rows: DPORows) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    for prompt, chosen in zip(rows.prompt_ids, rows.chosen_ids, strict=True):
+        yield tuple(prompt), tuple(chosen)
+
+
+def _read(path: Path, parse: Callable[[object], Parsed]) -> tuple[list[Parsed], list[BadRow]]:
+    rows: list[Parsed] = []
+    bad: list[BadRow] = []
+    for place, raw in _raw_rows(path):
+        try:
+            rows.append(parse(json.loads(raw) if isinstance(raw, bytes) else raw))
+        except json.JSONDecodeError as error:
+            bad.append(BadRow(place, f"not valid JSON ({error.msg})"))
+        except UnicodeDecodeError as error:
+            bad.append(BadRow(place, f"not UTF-8 text (byte {error.start} of the line)"))
+        except DataError as error:
+            bad.append(BadRow(place, str(error)))
+    if not rows:
+        example = f", such as {bad[0].place}: {bad[0].reason}" if bad else ""
+        raise DataError(f"{path} holds no usable row ({len(bad)} bad{example}): correct the file")
+    return rows, bad
+
+
+def _raw_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield (place, row) of a JSON array, or (place, line as bytes) of JSONL."""
+    data = _read_bytes(path)
+    if data.lstrip()[:1] == b"[":
+        try:
+            entries = json.loads(data)
+        except json.JSONDecodeError as error:
+            place = f"{path}:{error.lineno}:{error.colno}"
+            raise DataError(
+                f"{place}: not valid JSON ({error.msg}): correct that line, or use one row a line"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 text (byte {error.start}): convert it") from error
+        yield from ((f"{path} row {number}", entry) for number, entry in enumerate(entries, 1))
+        return
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except FileNotFoundError as error:
+        remedy = "run `make create-sample-datasets`, or pass --dataset_path"
+        raise DataError(f"{path} not found: {remedy}") from error
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}): check the file") from error
+    return data.removeprefix(b"\xef\xbb\xbf")

@@ -1,0 +1,138 @@
+"""Measures how fast this machine computes and starts Python, in a process of its own.
+
+`python -m utils.machine.probe` prints one JSON object; `measure_machine()` runs that. It also warms
+the disk cache for the stages that follow. `cpu_slowdown()` needs no torch and takes a second.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from utils.errors import LumiError
+from utils.machine.child_process import ROOT, child_environment
+from utils.machine.facts import describe_machine
+
+GEMM_SIZE = 1024
+GEMM_S = 0.4
+REFERENCE_LOOPS_PER_S = 44e6
+"""Turns of the loop below per second on the machine that the cost table was measured on."""
+LOOKS, LOOK_S = 10, 0.08
+PROBE_TIMEOUT_S = 600
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the plan needs to know about this machine."""
+
+    device: str
+    """cpu, cuda or mps."""
+    flops: float
+    """Matrix-product rate in FLOP/s at the best precision (bf16 where it is faster)."""
+    precision: str
+    """bf16 or fp32: which of the two that was."""
+    import_s: float
+    """Seconds to start Python and import torch, transformers and trl."""
+    memory_bytes: int
+    """Memory for training: of the GPU where there is one, else free RAM."""
+    machine: dict[str, Any]
+    """Names and versions, for the record (`utils.machine.facts`)."""
+
+
+def cpu_slowdown() -> tuple[float, float]:
+    """Return how many times slower one core is than on the reference machine: (best, now).
+
+    The first is the best of several short looks by CPU time, what the machine can do; the second is
+    the mean by wall time, what other programs and virtual machines leave of it at the moment. Both
+    lie between 0.25 and 8.
+    """
+    looks = [_slowdown() for _ in range(LOOKS)]
+    best = min(cpu for cpu, _ in looks)
+    now = sum(wall for _, wall in looks) / len(looks)
+    best, now = (min(max(value, 0.25), 8.0) for value in (best, now))
+    return best, max(best, now)
+
+
+def _slowdown() -> tuple[float, float]:
+    """Return (by CPU time, by wall time) of one short look."""
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    loops, total = 0, 0
+    while time.perf_counter() - wall_s < LOOK_S:
+        for number in range(20_000):
+            total += number & 7
+        loops += 20_000
+    wanted_s = loops / REFERENCE_LOOPS_PER_S
+    return (time.process_time() - cpu_s) / wanted_s, (time.perf_counter() - wall_s) / wanted_s
+
+
+def measure_machine() -> Speed:
+    """Return the measured speed of this machine (about 10 s).
+
+    Raises:
+        LumiError: torch cannot be imported or used; the reason and `make check-env` are named.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "utils.machine.probe"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=child_environment(os.environ),
+        timeout=PROBE_TIMEOUT_S,
+        check=False,
+    )
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LumiError(f"cannot measure this machine ({reason}): run make check-env")
+    return Speed(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _probe() -> Speed:
+    started = time.perf_counter()
+    import torch
+    from trl.trainer.dpo_trainer import DPOTrainer  # noqa: F401
+    from trl.trainer.sft_trainer import SFTTrainer  # noqa: F401
+
+    import_s = time.perf_counter() - started
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and torch.backends.mps.is_available():
+        device = "mps"
+    rates = {
+        "bf16": _gemm_flops(torch, device, torch.bfloat16),
+        "fp32": _gemm_flops(torch, device, torch.float32),
+    }
+    precision = max(rates, key=lambda name: rates[name])
+    memory = _memory_bytes(torch, device)
+    facts = describe_machine().as_json()
+    return Speed(device, rates[precision], precision, import_s, memory, facts)
+
+
+def _gemm_flops(torch: Any, device: str, dtype: Any) -> float:
+    """Return the best FLOP/s of a square product; GPUs get a bigger one, to be busy."""
+    size = GEMM_SIZE if device == "cpu" else 8 * GEMM_SIZE
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    for _ in range(2):
+        (a @ b)[0, 0].item()
+    until, best_s = time.perf_counter() + GEMM_S, float("inf")
+    while (started := time.perf_counter()) < until:
+        (a @ b)[0, 0].item()
+        best_s = min(best_s, time.perf_counter() - started)
+    return 2 * size**3 / best_s
+
+
+def _memory_bytes(torch: Any, device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_probe())) + "\n")

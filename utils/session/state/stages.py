@@ -1,0 +1,212 @@
+"""The command of each stage: the numbered scripts and modules with all their flags spelled out.
+
+Everything runs in the working folder, so data/, checkpoints/ and evaluation/results/ are there.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.config.session import SessionConfig
+from utils.errors import CheckpointError
+from utils.files import is_moved_aside
+from utils.machine.child_process import ROOT
+from utils.session.state.overrides import to_flags
+
+SCRIPTS = {
+    "prepare": "01_prepare_data.py",
+    "pretrain": "02_pretrain.py",
+    "sft": "03_sft.py",
+    "dpo": "04_dpo.py",
+    "evaluate": "05_evaluate.py",
+}
+MODULES = {
+    "samples": "utils.data.builtin.practice_sets",
+    "check": "utils.planning.check_env",
+    "preflight": "utils.preflight.runner",
+    "architecture": "utils.planning.architectures",
+    "serve": "utils.session.serve_check",
+    "answers": "utils.session.report.answers",
+}
+RESULTS_DIR = Path("evaluation/results")
+ARCHITECTURES = 4
+"""Model configurations that the architecture stage measures, to share its box among them."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What the commands of one session have in common; paths are absolute or below work_dir."""
+
+    cfg: SessionConfig
+    folder: Path
+    """The session's folder."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """Further settings of each stage; they come last and therefore win."""
+    corpus_flags: tuple[str, ...] = ()
+    corpus_dir: Path | None = None
+    """Prepared data."""
+    model_name: str | None = None
+    """Name of the model that is pre-trained."""
+
+    @property
+    def sft_dataset(self) -> Path:
+        """Conversations for SFT: the user's, the session's practice set, or data/."""
+        return self._dataset(self.cfg.sft_dataset, "sft_dataset.json")
+
+    @property
+    def dpo_dataset(self) -> Path:
+        """Preference pairs for DPO, found the same way."""
+        return self._dataset(self.cfg.dpo_dataset, "dpo_dataset.json")
+
+    def _dataset(self, own: Path | None, name: str) -> Path:
+        if own is not None:
+            return own.expanduser().absolute()
+        return self.folder / "data" / name if "samples" in self.cfg.stages else Path("data") / name
+
+    @property
+    def pretrain_config(self) -> Path:
+        """The planned model and its training settings."""
+        return self.folder / "pretrain_config.json"
+
+    @property
+    def pretrain_dir(self) -> Path:
+        """Run folder of pre-training."""
+        return Path("checkpoints/pretrain") / (self.model_name or "tiny")
+
+    @property
+    def model_path(self) -> Path:
+        """The newest model of the session, or the one to evaluate.
+
+        Raises:
+            CheckpointError: the session trains none and none is there.
+        """
+        made = {"dpo": Path("checkpoints/dpo"), "sft": Path("checkpoints/sft")}
+        for stage, path in {**made, "pretrain": self.pretrain_dir}.items():
+            if stage in self.cfg.stages:
+                return path
+        if self.cfg.model_path is not None:
+            return self.cfg.model_path.absolute()
+        work_dir = self.cfg.work_dir
+        pretrained = sorted((work_dir / "checkpoints/pretrain").glob("*/run.json"))
+        pretrained = [path for path in pretrained if not is_moved_aside(path.parent)]
+        found = [path for path in made.values() if (work_dir / path / "run.json").is_file()]
+        found += [path.parent.relative_to(work_dir) for path in pretrained]
+        if not found:
+            raise CheckpointError(
+                "checkpoints/ holds no model: train one (make session-quick) or pass MODEL_PATH"
+            )
+        return found[0]
+
+
+def heldout_of(dataset: Path) -> Path:
+    """Return where the held-out part of a training set lies."""
+    return dataset.with_name(f"{dataset.stem}_heldout{dataset.suffix}")
+
+
+def stage_command(stage: str, context: StageContext, minutes: float | None) -> list[str]:
+    """Return the command line of a stage that has `minutes` for itself (None: no box)."""
+    script = SCRIPTS.get(stage)
+    command = [sys.executable]
+    command += [str(ROOT / "scripts" / script)] if script else ["-m", MODULES[stage]]
+    flags = _FLAGS[stage](context) if stage in _FLAGS else []
+    own = dict(context.settings.get(stage, {}))
+    if stage in ("pretrain", "sft", "dpo", "evaluate", "answers") and minutes is not None:
+        own = {"max_minutes": round(minutes, 4)} | own
+    if stage == "architecture" and minutes is not None:
+        own["max_seconds"] = round(60 * minutes / ARCHITECTURES, 1)
+    return command + flags + to_flags(own)
+
+
+def _config(name: str) -> list[str]:
+    return ["--config", str(ROOT / "config" / name)]
+
+
+def _prepare(context: StageContext) -> list[str]:
+    return [*context.corpus_flags, *to_flags({"eval_data_dir": _eval_data_dir(context.cfg)})]
+
+
+def _eval_data_dir(cfg: SessionConfig) -> Path | None:
+    return cfg.eval_data_dir and cfg.eval_data_dir.expanduser().absolute()
+
+
+def _samples(context: StageContext) -> list[str]:
+    return to_flags({"output_dir": context.folder / "data", "seed": context.cfg.seed})
+
+
+def _pretrain(context: StageContext) -> list[str]:
+    own = {"data_dir": context.corpus_dir, "seed": context.cfg.seed}
+    return ["--config", str(context.pretrain_config), *to_flags(own)]
+
+
+def _sft(context: StageContext) -> list[str]:
+    own = {
+        "model_path": context.pretrain_dir,
+        "dataset_path": context.sft_dataset,
+        "eval_data_dir": _eval_data_dir(context.cfg),
+        "seed": context.cfg.seed,
+    }
+    return _config("sft.json") + to_flags(own)
+
+
+def _dpo(context: StageContext) -> list[str]:
+    own = {
+        "model_path": Path("checkpoints/sft"),
+        "dataset_path": context.dpo_dataset,
+        "eval_data_dir": _eval_data_dir(context.cfg),
+        "seed": context.cfg.seed,
+    }
+    return _config("dpo.json") + to_flags(own)
+
+
+def _evaluate(context: StageContext) -> list[str]:
+    cfg = context.cfg
+    own = {
+        "model_path": context.model_path,
+        "corpus_dir": context.corpus_dir,
+        "sft_heldout_path": _existing(context, heldout_of(context.sft_dataset)),
+        "dpo_heldout_path": _existing(context, heldout_of(context.dpo_dataset)),
+        "data_dir": _eval_data_dir(cfg),
+        "run_name": context.folder.name,
+        "seed": cfg.seed,
+    }
+    return _config("evaluate.json") + to_flags(own)
+
+
+def _existing(context: StageContext, path: Path) -> Path | None:
+    """Return `path` when it is there; without it stage 05 says what was not measured."""
+    return path if (context.cfg.work_dir / path).is_file() else None
+
+
+def _answers(context: StageContext) -> list[str]:
+    dataset = context.sft_dataset
+    heldout = heldout_of(context.cfg.work_dir / dataset)
+    trained = [s for s in ("sft", "dpo") if s in context.cfg.stages]
+    own = {
+        "model_paths": [Path("checkpoints") / stage for stage in trained],
+        "heldout_path": heldout.absolute() if heldout.is_file() else dataset,
+        "output": context.folder / "answers.json",
+    }
+    return to_flags(own)
+
+
+def _architecture(context: StageContext) -> list[str]:
+    return ["--measure", "--output_path", str(context.folder / "architectures.json")]
+
+
+def _serve(context: StageContext) -> list[str]:
+    return to_flags({"model_path": context.model_path, "port": 0})
+
+
+_FLAGS = {
+    "prepare": _prepare,
+    "samples": _samples,
+    "pretrain": _pretrain,
+    "sft": _sft,
+    "dpo": _dpo,
+    "evaluate": _evaluate,
+    "answers": _answers,
+    "architecture": _architecture,
+    "serve": _serve,
+}
