@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: atomic writes, hashed folders, one writer per folder.
+"""Files that are there whole or not at all: atomic writes and hashed folders.
 
 The protocol for a folder: write into `.tmp-NAME` beside it, fsync every file, write manifest.json
 with size and sha256 of each, fsync the folder, rename, fsync the parent. A reader that finds NAME
@@ -11,15 +11,12 @@ import logging
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from utils.disk import disk_errors, fsync_path, make_folder
 from utils.errors import CheckpointError, DataError, LumiError
@@ -48,7 +45,9 @@ def read_json(path: Path) -> Any:
         place = f"{path}:{error.lineno}:{error.colno}"
         raise DataError(f"{place}: not valid JSON ({error.msg}): correct that line") from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, deep nesting
-        raise DataError(f"{path}: no JSON of ours ({error}): use another file") from error
+        raise DataError(
+            f"{path}: not a JSON file Lumi wrote ({error}): use another file"
+        ) from error
 
 
 def to_json(value: object) -> str:
@@ -191,7 +190,10 @@ def recover_folder(target: Path) -> None:
 
 
 def folder_damage(folder: Path, *, hashes: bool = True) -> str | None:
-    """Return what is wrong with a folder (file and reason) or None; sizes only sans `hashes`."""
+    """Return what is wrong with a folder (file and reason) or None.
+
+    Without `hashes` only sizes are compared.
+    """
     if not (folder / MANIFEST).is_file():
         return f"{folder}: {MANIFEST} is missing"
     try:
@@ -250,51 +252,3 @@ def move_aside(folder: Path) -> Path | None:
 def is_moved_aside(folder: Path) -> bool:
     """Return whether a folder has the name that `move_aside` gives."""
     return re.search(r"\.\d{8}-\d{6}(-\d+)?$", folder.name) is not None
-
-
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock `.lock-NAME` beside `folder`; a lock whose process is gone is taken over.
-
-    Raises:
-        LumiError: another living process writes into `folder` (its pid and host are named).
-    """
-    lock = folder.with_name(f".lock-{folder.name}")
-    with disk_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    if (owner := _owner(lock)) is not None:
-        raise LumiError(
-            f"{folder} is being written by process {owner[0]} on {owner[1]}: wait for it, stop it, "
-            f"choose another --output_dir, or remove {lock} if that process is gone"
-        )
-    write_json(
-        lock, {"pid": os.getpid(), "host": socket.gethostname(), "born": _birth(os.getpid())}
-    )
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _owner(lock: Path) -> tuple[int, str] | None:
-    """Return (pid, host) of the living process that holds `lock`, or None."""
-    if not lock.is_file():
-        return None
-    try:
-        held = read_json(lock)
-        pid, host, born = int(held["pid"]), str(held["host"]), float(held["born"])
-    except (DataError, KeyError, TypeError, ValueError):
-        return None  # a torn lock
-    is_other = abs(_birth(pid) - born) > 2  # the system's idea of when it booted may drift
-    if host == socket.gethostname() and (pid == os.getpid() or is_other):
-        log.log(10 + 20 * is_other, "taking over the lock of process %d (%s): gone", pid, lock)
-        return None
-    return pid, host
-
-
-def _birth(pid: int) -> float:
-    """Return when a process was started (Unix seconds), 0 where there is none."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0

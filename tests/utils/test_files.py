@@ -1,10 +1,8 @@
-"""Atomic files and folders, locks, and what a reader finds after a crash."""
+"""Atomic files and folders, and what a reader finds after a crash."""
 
 import errno
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -15,7 +13,6 @@ from utils.files import (
     atomic_folder,
     folder_damage,
     move_aside,
-    one_writer,
     read_json,
     read_lines,
     recover_folder,
@@ -117,34 +114,6 @@ def test_an_earlier_run_is_moved_aside_and_kept(tmp_path):
     aside = move_aside(run)
     assert aside is not None and (aside / "model").read_text() == "precious"
     assert not run.exists() and aside.name.startswith("sft.")
-
-
-def test_a_second_writer_is_refused_while_the_first_one_lives(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "run")],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=files.__file__.rsplit("utils", 1)[0],
-    )
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    refused = pytest.raises(LumiError, match=rf"being written by process {holder.pid}")
-    with refused, one_writer(tmp_path / "run"):
-        pass
-    holder.kill()
-    holder.wait()
-    with one_writer(tmp_path / "run"):  # the lock file of the dead process is still there
-        assert (tmp_path / ".lock-run").is_file()
-    assert not (tmp_path / ".lock-run").exists()
-
-
-HOLD_LOCK = """
-import sys, time
-from pathlib import Path
-from utils.files import one_writer
-with one_writer(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

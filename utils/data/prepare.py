@@ -39,9 +39,9 @@ from utils.files import (
     atomic_folder,
     fingerprint,
     move_aside,
-    one_writer,
     recover_folder,
 )
+from utils.lock import one_writer
 from utils.tokenizers.tokenizer import tokenizer_sha256
 
 NEEDED_SHARE = 3.0

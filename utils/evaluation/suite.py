@@ -23,7 +23,8 @@ from utils.evaluation.measurements import PARTS, Context, Part
 from utils.evaluation.report import render
 from utils.evaluation.smoke import read_prompts
 from utils.evaluation.timebox import TimeBox
-from utils.files import MANIFEST, atomic_folder, move_aside, one_writer, sha256_file, write_json
+from utils.files import MANIFEST, atomic_folder, move_aside, sha256_file, write_json
+from utils.lock import one_writer
 from utils.model.checkpoints import LoadedModel, best_device, load_model
 
 FORMAT = 1

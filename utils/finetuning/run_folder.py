@@ -14,8 +14,9 @@ from typing import Any
 from utils.chat.rows import BadRow
 from utils.config.training import AdapterConfig
 from utils.errors import ConfigError, Interrupted, LumiError
-from utils.files import append_line, move_aside, one_writer
+from utils.files import append_line, move_aside
 from utils.finetuning.contamination import Screening
+from utils.lock import one_writer
 from utils.training.records.metrics import MetricsLog, RunRecord
 
 BAD_ROWS = "bad_rows.jsonl"

@@ -6,7 +6,6 @@ Reads lock files and metrics only: it can run beside any stage and disturbs none
 """
 
 import json
-import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from rich.table import Table
 
 from utils.config.machine import MonitorConfig
 from utils.disk import free_bytes
-from utils.errors import DataError
-from utils.files import read_json
+from utils.lock import lock_owner
 from utils.machine.facts import GB
 from utils.machine.limits import memory_bytes, output_of, usable_cores
 from utils.stage import run_stage
@@ -118,19 +116,12 @@ def stage_rows(root: Path) -> list[Row]:
 
 def living_holder(lock: Path) -> str | None:
     """Return who holds a lock file and since when, or None for one that a crash left behind."""
-    try:
-        held = read_json(lock)
-        pid, host, born = int(held["pid"]), str(held["host"]), float(held["born"])
-    except (DataError, KeyError, TypeError, ValueError):
+    owner = lock_owner(lock)
+    if owner is None or not owner.is_alive:
         return None
-    if host != socket.gethostname():
-        return f"process {pid} on {host}"
-    try:
-        if psutil.Process(pid).create_time() != born:
-            return None
-    except psutil.Error:
-        return None
-    return f"process {pid} for {(time.time() - born) / 60:.0f} min"
+    if not owner.is_here:
+        return f"process {owner.pid} on {owner.host}"
+    return f"process {owner.pid} for {(time.time() - owner.born) / 60:.0f} min"
 
 
 def last_metrics(path: Path) -> dict[str, Any] | None:

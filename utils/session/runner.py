@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, Interrupted, LumiError
-from utils.files import move_aside, one_writer, read_json, read_lines
+from utils.files import move_aside, read_json, read_lines
+from utils.lock import one_writer
 from utils.machine.child_process import ChildResult, run_child
 from utils.machine.probe import Speed, measure_machine
 from utils.session.plan import (

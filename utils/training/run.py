@@ -9,7 +9,8 @@ from typing import Any
 
 from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
-from utils.files import fingerprint, move_aside, one_writer, read_json
+from utils.files import fingerprint, move_aside, read_json
+from utils.lock import one_writer
 from utils.log import is_main_process
 from utils.model.checkpoints import read_card
 from utils.training.checkpoints.rotation import check_disk, clear_leftovers

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from utils.files import append_line, one_writer
+from utils.files import append_line
+from utils.lock import one_writer
 from utils.session.monitor import describe, last_metrics, look
 
 
@@ -43,6 +44,15 @@ def test_a_lock_whose_process_is_gone_is_no_run(tmp_path):
     assert running(tmp_path) == ["no stage (no process holds a lock)"]
     lock.write_text(json.dumps({**held, "host": "another-machine"}))
     assert "on another-machine" in running(tmp_path)[0]
+
+
+def test_a_run_is_shown_though_the_clock_has_drifted(tmp_path):
+    run = tmp_path / "checkpoints/pretrain/tiny"
+    with one_writer(run):
+        lock = run.with_name(".lock-tiny")
+        held = json.loads(lock.read_text())
+        lock.write_text(json.dumps(held | {"born": held["born"] + 1.0}))
+        assert f"process {os.getpid()}" in running(tmp_path)[0]
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path):

@@ -30,10 +30,10 @@ from utils.files import (
     atomic_folder,
     fingerprint,
     folder_damage,
-    one_writer,
     read_json,
     recover_folder,
 )
+from utils.lock import one_writer
 from utils.log import progress
 
 FORMAT = 1

@@ -7,20 +7,17 @@ seconds, so that time used before a crash is known afterwards.
 
 import contextlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from utils.config.session import SessionConfig
 from utils.errors import DataError, LumiError
 from utils.files import read_json, write_json
+from utils.lock import Owner
 
 BEAT_S = 5.0
 """Seconds between two notes of the time used; a crash loses at most this much of it."""
@@ -133,7 +130,7 @@ class Session:
     def start_clock(self, already_s: float = 0.0) -> None:
         """Begin to count time, `already_s` of which have passed; we are the runner from now on."""
         self.state["segments"].append({"started": _now(), "seconds": already_s})
-        self.state |= {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
+        self.state |= asdict(Owner.this_process())
         self._clock = (time.monotonic(), already_s)
         self.beat(force=True)
 
@@ -166,13 +163,12 @@ class Session:
     @property
     def is_alive(self) -> bool:
         """Whether the process that runs it is there; of another host's its last beat tells."""
-        if self.summary["status"] != "running":
+        owner = Owner.read(self.state)
+        if self.summary["status"] != "running" or owner is None:
             return False
-        if self.state.get("host", socket.gethostname()) != socket.gethostname():
-            return time.time() - (self.folder / "state.json").stat().st_mtime < SILENT_S
-        pid, born = self.state.get("pid", 0), self.state.get("born", 0.0)
-        # The system's idea of when it booted may drift by a second.
-        return bool(pid) and bool(_born(pid)) and abs(_born(pid) - born) < 2
+        if owner.is_here:
+            return owner.is_alive
+        return time.time() - (self.folder / "state.json").stat().st_mtime < SILENT_S
 
     @property
     def status(self) -> str:
@@ -220,11 +216,3 @@ def _new_folder(runs_dir: Path, name: str) -> Path:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _born(pid: int) -> float:
-    """Return when a process was started (Unix seconds), or 0 where there is none."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0
