@@ -15,6 +15,7 @@ import pytest
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, ConfigError, LumiError
 from utils.files import read_json, read_lines
+from utils.machine.matmul_speed import Peak
 
 TOY = dict(
     n_layer=1,
@@ -101,6 +102,23 @@ def test_metrics_hold_the_curves_and_samples(undisturbed):
     assert bits[-1] < bits[0]
     assert all("step" in r and "time_s" in r for r in records)
     assert len([r for r in records if r.get("event") == "sample" and r["step"] == 12]) == 3
+
+
+def test_a_peak_that_was_measured_too_low_never_shows_more_than_all_of_it(
+    prepared_dir, tmp_path, monkeypatch, caplog
+):
+    too_low = Peak("cpu", 1e6, "measured product in float32", looks_left=0)
+    monkeypatch.setattr("utils.training.reporting.device_peak", lambda device: too_low)
+    monkeypatch.setattr("utils.log.PLAIN_INTERVAL_S", 0.0)
+    main = importlib.import_module("scripts.02_pretrain").main
+    with caplog.at_level("INFO"):
+        folder = main(settings(prepared_dir, tmp_path)).parent
+    logged = [record for record in read_lines(folder / "metrics.jsonl") if "loss" in record]
+    assert len(logged) == 12 and not any("mfu" in record for record in logged)
+    run = read_json(folder / "run.json")
+    assert run["summary"]["mfu"] is None and run["environment"]["peak_tflops"] is None
+    assert "MFU not known" in caplog.text and not re.search(r"MFU \d", caplog.text)
+    assert not re.search(r"MFU \d", (folder / "report.html").read_text(encoding="utf-8"))
 
 
 def test_every_record_has_what_a_person_wants_to_see(undisturbed):

@@ -4,6 +4,7 @@ A known card counts with the dense bf16 rate (fp32 sums) of its data sheet, ever
 the best product measured here.
 """
 
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -33,28 +34,61 @@ DATASHEET_TFLOPS = {
 """Dense bf16 TFLOP/s by what the driver's name of a card contains; the longer names come first."""
 NOT_WHOLE = ("Laptop", "MIG", "Max-Q")
 """Cards with these words in the name are slower than the one they are called after."""
+PEAK_S = 0.4
+"""Seconds in which a peak is measured."""
+MORE_LOOKS = 3
+"""How often a peak is measured again that turned out too low."""
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Peak:
-    """The most a device can compute."""
+    """The most a device can compute, as far as it is known."""
 
+    device: str
+    """cuda, mps or cpu."""
     flops: float
-    """FLOP/s of one device."""
+    """FLOP/s of one device: the best rate seen so far."""
     source: str
     """Where the figure comes from, in words."""
+    looks_left: int = MORE_LOOKS
+    is_known: bool = True
+    """Whether no work was seen that goes beyond it."""
+
+    def facts(self) -> dict[str, float | str | None]:
+        """Return the peak as run.json has it."""
+        tflops = round(self.flops / 1e12, 3) if self.is_known else None
+        return {"peak_tflops": tflops, "peak_source": self.source}
+
+    def share(self, flops: float) -> float | None:
+        """Return which part of the peak a rate in FLOP/s is, at most 1, None where it is not known.
+
+        A rate above the peak shows that other programs used the device while it was measured: it
+        is measured again. What still lies above it leaves the peak unknown from then on.
+        """
+        while flops > self.flops and self.looks_left:
+            self.looks_left -= 1
+            rate, precision = gemm_rate(self.device, PEAK_S)
+            if rate > self.flops:
+                self.flops, self.source = rate, f"measured product in {precision}"
+        if flops > self.flops and self.is_known:
+            self.is_known = False
+            rates = flops / 1e12, self.flops / 1e12, self.source
+            log.warning("MFU is not known: %.3g TFLOP/s exceed the peak of %.3g (%s)", *rates)
+        return flops / self.flops if self.is_known else None
 
 
-def device_peak(device: str, seconds: float = 0.4) -> Peak:
+def device_peak(device: str, seconds: float = PEAK_S) -> Peak:
     """Return the peak of the device that training uses (cuda, mps or cpu)."""
     if device == "cuda":
         import torch
 
         name = torch.cuda.get_device_name()
         if (flops := datasheet_flops(name)) is not None:
-            return Peak(flops, f"data sheet of {name}, dense bf16")
+            return Peak(device, flops, f"data sheet of {name}, dense bf16")
     rate, precision = gemm_rate(device, seconds)
-    return Peak(rate, f"measured product in {precision}")
+    return Peak(device, rate, f"measured product in {precision}")
 
 
 def datasheet_flops(name: str) -> float | None:

@@ -16,9 +16,10 @@ from typing import Any
 from utils.errors import LumiError
 from utils.machine.child_process import ROOT, child_environment
 from utils.machine.facts import describe_machine
+from utils.machine.matmul_speed import gemm_rate
 
-GEMM_SIZE = 1024
-GEMM_S = 0.4
+GEMM_S = 0.8
+SHORT = {"bfloat16": "bf16", "float32": "fp32"}
 REFERENCE_LOOPS_PER_S = 44e6
 """Turns of the loop below per second on the machine that the cost table was measured on."""
 LOOKS, LOOK_S = 10, 0.08
@@ -99,39 +100,12 @@ def _probe() -> Speed:
     from trl.trainer.sft_trainer import SFTTrainer  # noqa: F401
 
     import_s = time.perf_counter() - started
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and torch.backends.mps.is_available():
-        device = "mps"
-    rates = {
-        "bf16": _gemm_flops(torch, device, torch.bfloat16),
-        "fp32": _gemm_flops(torch, device, torch.float32),
-    }
-    precision = max(rates, key=lambda name: rates[name])
-    memory = _memory_bytes(torch, device)
-    facts = describe_machine().as_json()
-    return Speed(device, rates[precision], precision, import_s, memory, facts)
+    from utils.machine.memory import available_bytes
 
-
-def _gemm_flops(torch: Any, device: str, dtype: Any) -> float:
-    """Return the best FLOP/s of a square product; GPUs get a bigger one, to be busy."""
-    size = GEMM_SIZE if device == "cpu" else 8 * GEMM_SIZE
-    a = torch.randn(size, size, device=device).to(dtype)
-    b = torch.randn(size, size, device=device).to(dtype)
-    for _ in range(2):
-        (a @ b)[0, 0].item()
-    until, best_s = time.perf_counter() + GEMM_S, float("inf")
-    while (started := time.perf_counter()) < until:
-        (a @ b)[0, 0].item()
-        best_s = min(best_s, time.perf_counter() - started)
-    return 2 * size**3 / best_s
-
-
-def _memory_bytes(torch: Any, device: str) -> int:
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    facts = describe_machine()
+    flops, precision = gemm_rate(facts.device, GEMM_S)
+    memory = available_bytes(torch.device(facts.device))
+    return Speed(facts.device, flops, SHORT[precision], import_s, memory, facts.as_json())
 
 
 if __name__ == "__main__":

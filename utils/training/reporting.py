@@ -10,7 +10,7 @@ from utils.data.tokens.shards import read_dataset
 from utils.files import read_lines
 from utils.log import duration, progress
 from utils.machine.energy import EnergyMeter, memory_bytes, peak_memory_bytes
-from utils.machine.matmul_speed import device_peak
+from utils.machine.matmul_speed import Peak, device_peak
 from utils.model.sizing import count_parameters, flops_per_token
 from utils.training.devices.fsdp import is_sharded
 from utils.training.records.data_usage import account_sources, source_metrics
@@ -30,16 +30,14 @@ class Report:
         self.trainer = trainer
         self._flops_per_token = flops_per_token(trainer.run.cfg, trainer.run.length)
         self._bytes_per_token = bytes_per_token(trainer.run)
-        self._peak_flops: float | None = None
+        self._peak: Peak | None = None
         self._meter: EnergyMeter | None = None
         self._sampled_step = -1
         if trainer.processes.is_main:
             device, count = trainer.processes.device, trainer.processes.count
-            peak = device_peak(device.type)
-            self._peak_flops = peak.flops * count
+            self._peak = peak = device_peak(device.type)
             self._meter = EnergyMeter(device, count)
-            facts = {"peak_tflops": round(peak.flops / 1e12, 3), "peak_source": peak.source}
-            trainer.run.record.values["environment"] |= facts
+            trainer.run.record.values["environment"] |= peak.facts()
             log.info("peak of a device: %.3g TFLOP/s (%s)", peak.flops / 1e12, peak.source)
 
     def steps(self) -> Iterator[int]:
@@ -81,6 +79,8 @@ class Report:
         if not trainer.processes.is_main:
             return
         numbers = self.summary()
+        if self._peak is not None:  # it may have been measured again
+            trainer.run.record.values["environment"] |= self._peak.facts()
         trainer.run.record.end("finished", **numbers)
         trainer.metrics.close(**numbers)
         log.info("%s", summary_line(numbers))
@@ -90,9 +90,9 @@ class Report:
 
     def mfu(self, tokens_per_s: float) -> float | None:
         """Return the share of the peak that training reaches (model FLOPs utilization)."""
-        if not self._peak_flops:
+        if self._peak is None:
             return None
-        return tokens_per_s * self._flops_per_token / self._peak_flops
+        return self._peak.share(tokens_per_s * self._flops_per_token / self.trainer.processes.count)
 
     def train_bpb(self) -> float:
         """Return the last loss in bits per byte, by the average bytes of a training token."""

@@ -4,7 +4,13 @@ import time
 
 import pytest
 
-from utils.machine.matmul_speed import DATASHEET_TFLOPS, datasheet_flops, device_peak, gemm_rate
+from utils.machine.matmul_speed import (
+    DATASHEET_TFLOPS,
+    Peak,
+    datasheet_flops,
+    device_peak,
+    gemm_rate,
+)
 
 
 def test_the_rate_is_positive_and_the_time_is_bounded():
@@ -61,3 +67,17 @@ def test_measuring_draws_nothing_from_the_generator_of_the_run():
     before = torch.get_rng_state()
     assert device_peak("cpu", 0.02).source.startswith("measured product in ")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_peak_that_was_measured_too_low_is_measured_again():
+    peak = Peak("cpu", 1.0, "measured product in float32")
+    assert peak.share(1e6) < 0.1 and peak.flops > 1e8  # any machine multiplies faster than that
+    assert peak.facts()["peak_tflops"] == round(peak.flops / 1e12, 3)
+
+
+def test_more_than_all_of_the_peak_is_not_known_and_stays_so(caplog):
+    peak = Peak("cpu", 1e12, "data sheet of Card, dense bf16", looks_left=0)
+    assert peak.share(1e12) == 1.0
+    assert peak.share(1.53e12) is None and peak.share(0.9e12) is None
+    assert peak.facts() == {"peak_tflops": None, "peak_source": "data sheet of Card, dense bf16"}
+    assert caplog.text.count("MFU is not known: 1.53 TFLOP/s exceed the peak of 1 ") == 1
