@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from utils.evaluation.smoke import read_prompts
 from utils.evaluation.timebox import TimeBox
 from utils.files import MANIFEST, atomic_folder, move_aside, sha256_file, write_json
 from utils.lock import one_writer
+from utils.machine.facts import package_versions
 from utils.model.checkpoints import LoadedModel, best_device, load_model
 
 FORMAT = 1
@@ -187,5 +187,5 @@ def environment(loaded: LoadedModel) -> dict[str, Any]:
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **{name: version(name) for name in PACKAGES},
+        **package_versions(PACKAGES),
     }

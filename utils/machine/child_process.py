@@ -48,7 +48,6 @@ class ChildResult:
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a stage: `environ` plus what makes training fast and quiet."""
     ours = {
-        "TORCHINDUCTOR_CACHE_DIR": str(ROOT / ".cache" / "inductor"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

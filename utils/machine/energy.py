@@ -3,7 +3,6 @@
 Energy counters are those of whole parts of the machine: what other programs use there counts too.
 """
 
-import ctypes
 import logging
 import sys
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from utils.machine.nvidia import energy_reader
+
 POWERCAP = Path("/sys/class/powercap")
 """RAPL counters of Intel and AMD processors (Linux; often readable by root only)."""
-NVML = "libnvidia-ml.so.1"
-"""Comes with the driver of NVIDIA cards."""
 
 log = logging.getLogger(__name__)
 
@@ -102,33 +101,8 @@ def _rapl_reader(path: Path) -> Callable[[], float]:
     return lambda: int(path.read_text(encoding="utf-8")) / 1e6
 
 
-def nvml_counters(devices: int, library: str = NVML) -> list[Counter]:
+def nvml_counters(devices: int) -> list[Counter]:
     """Return a counter for each of the first `devices` GPUs that torch sees (Volta or newer)."""
-    try:
-        nvml = ctypes.CDLL(library)
-    except OSError:
-        return []
-    if nvml.nvmlInit_v2():
-        return []
-    counters = []
-    for number in range(min(devices, torch.cuda.device_count())):
-        handle = ctypes.c_void_p()
-        name = f"GPU-{torch.cuda.get_device_properties(number).uuid}".encode()
-        if nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
-            continue
-        read = _nvml_reader(nvml, handle)
-        try:
-            counters.append(Counter(read))
-        except OSError:
-            continue
-    return counters
-
-
-def _nvml_reader(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> Callable[[], float]:
-    def read() -> float:
-        millijoules = ctypes.c_ulonglong()
-        if code := nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
-            raise OSError(f"nvmlDeviceGetTotalEnergyConsumption returned {code}")
-        return millijoules.value / 1000
-
-    return read
+    numbers = range(min(devices, torch.cuda.device_count()))
+    uuids = (f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in numbers)
+    return [Counter(read) for uuid in uuids if (read := energy_reader(uuid)) is not None]

@@ -1,25 +1,24 @@
 """What this machine is: processor, memory, disk, GPUs, compiler, libraries.
 
 Limits of a container (cgroups) and of the process (affinity) count as the machine's own. torch is
-imported only to ask about GPUs. Knows nothing about models: see `utils.planning.check_env`.
+imported only to ask about the device. Knows nothing about models: see `utils.planning.check_env`.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.disk import free_bytes
-from utils.machine.limits import cpu_name, memory_bytes, output_of, usable_cores
+from utils.machine.limits import cpu_name, memory_bytes, usable_cores
+from utils.machine.nvidia import cards
 
 GB = 1e9
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""CPU flags (x86, x86 and ARM) of instructions that multiply bfloat16."""
-MAC_WITH_BF16 = 14
-"""First macOS whose GPU driver multiplies bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Machine:
     bf16: bool
     """Whether the device computes in bfloat16."""
     compiler: str | None
-    """C compiler that torch.compile needs on a CPU."""
+    """C++ compiler that torch.compile needs on a CPU."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON-ready values."""
@@ -77,37 +76,29 @@ def describe_machine(place: Path = Path(), *, cpu: bool = False) -> Machine:
         device=device,
         gpus=gpus,
         unused_gpus=() if gpus or cpu else nvidia_gpus(),
-        bf16=_device_bf16(device),
+        bf16=_has_bf16(device),
         compiler=find_compiler(),
     )
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return the processor's feature flags (empty where the system does not tell)."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return frozenset()
-    for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
-
-
 def find_compiler() -> str | None:
-    """Return the path of the C compiler ($CXX, else g++, clang++ or c++), or None."""
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    """Return the path of the C++ compiler ($CXX, g++, clang++, c++ or cl), or None."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl"]
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def nvidia_gpus() -> tuple[Gpu, ...]:
-    """Return the cards that nvidia-smi shows, whether torch can use them or not."""
-    rows = output_of("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
-    cards = [row.rsplit(",", 1) for row in rows.splitlines() if "," in row]
-    return tuple(
-        Gpu(name.strip(), float(mib) * 2**20 / GB)
-        for name, mib in cards
-        if mib.strip().replace(".", "", 1).isdigit()
-    )
+    """Return the cards that the NVIDIA driver shows, whether torch can use them or not."""
+    return tuple(Gpu(card.name, card.memory_bytes / GB) for card in cards() if card.memory_bytes)
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the versions of installed packages, None for one that is not there."""
+    found: dict[str, str | None] = dict.fromkeys(names)
+    for name in found:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _torch_devices() -> tuple[str, tuple[Gpu, ...]]:
@@ -121,11 +112,9 @@ def _torch_devices() -> tuple[str, tuple[Gpu, ...]]:
     return "cpu", ()
 
 
-def _device_bf16(device: str) -> bool:
-    if device == "cuda":
-        import torch
+def _has_bf16(device: str) -> bool:
+    import torch
 
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "mps":
-        return int(platform.mac_ver()[0].split(".")[0] or 0) >= MAC_WITH_BF16
-    return bool(cpu_flags() & BF16_FLAGS)
+    from utils.machine.precision import has_bf16
+
+    return has_bf16(torch.device(device))

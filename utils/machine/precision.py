@@ -23,6 +23,8 @@ MEDIUM_ERROR = 3e-6
 """Relative error up to which "medium" matrix products count as fp32 (measured: 4.1e-7)."""
 WORTHWHILE = 1.2
 """How much faster than fp32 another kind of product must be to be taken."""
+MAC_WITH_BF16 = 14
+"""First macOS whose GPU driver multiplies bfloat16."""
 PROBE_SIZE = 512
 PROBE_ROUNDS = 7
 
@@ -34,7 +36,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
-        return platform.mac_ver()[0] >= "14"
+        return int(platform.mac_ver()[0].split(".")[0] or 0) >= MAC_WITH_BF16
     abilities = torch.cpu.get_capabilities()
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 

@@ -21,14 +21,14 @@ from utils.config.machine import MonitorConfig
 from utils.disk import free_bytes
 from utils.lock import lock_owner
 from utils.machine.facts import GB
-from utils.machine.limits import memory_bytes, output_of, usable_cores
+from utils.machine.limits import memory_bytes, usable_cores
+from utils.machine.nvidia import Card, cards
 from utils.stage import run_stage
 
 CPU_SAMPLE_S = 0.3
 """Time over which the processor's load is measured."""
 TAIL_BYTES = 65_536
 """How much of a metrics file is read; a line is far shorter."""
-GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
 LOCK_PLACES = ("checkpoints", "data/processed", "sessions/runs", "evaluation/results")
 
 
@@ -74,13 +74,20 @@ def table(rows: list[Row]) -> Table:
 
 def gpu_rows() -> list[Row]:
     """Return a row for each NVIDIA card, or one that says there is none."""
-    lines = output_of("nvidia-smi", f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits")
-    rows = []
-    for number, line in enumerate(lines.splitlines()):
-        name, load, used, total, heat, power = (part.strip() for part in line.split(","))
-        text = f"{name}: {load} % busy, {used} of {total} MiB, {heat} C, {power} W"
-        rows.append(Row(f"GPU {number}", text))
-    return rows or [Row("GPU", "none that nvidia-smi shows")]
+    rows = [Row(f"GPU {number}", card_text(card)) for number, card in enumerate(cards())]
+    return rows or [Row("GPU", "none that an NVIDIA driver shows")]
+
+
+def card_text(card: Card) -> str:
+    """Return what a card does; what it does not tell is left out."""
+    used, total = (value and value / GB for value in (card.used_bytes, card.memory_bytes))
+    parts = (
+        "" if card.busy_percent is None else f"{card.busy_percent} % busy",
+        "" if used is None or total is None else f"{used:.1f} of {total:.1f} GB used",
+        "" if card.celsius is None else f"{card.celsius} C",
+        "" if card.milliwatts is None else f"{card.milliwatts / 1000:.0f} W",
+    )
+    return f"{card.name}: {', '.join(part for part in parts if part)}"
 
 
 def cpu_row() -> Row:

@@ -1,6 +1,5 @@
 """The end of a session: sample answers, the report, and the table on stdout."""
 
-import importlib.metadata
 import logging
 import platform
 import sys
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from utils.errors import DataError
 from utils.files import read_json, write_atomic
+from utils.machine.facts import package_versions
 from utils.session.report.diagnosis import diagnose
 from utils.session.report.page import render_report
 from utils.session.report.verdict import next_command
@@ -28,13 +28,11 @@ log = logging.getLogger(__name__)
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    found = package_versions(PACKAGES).items()
+    return {
+        "python": platform.python_version(),
+        **{name: version or "not installed" for name, version in found},
+    }
 
 
 def read_answers(session: Session) -> dict[str, list[dict[str, Any]]]:

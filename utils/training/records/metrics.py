@@ -3,7 +3,6 @@
 The three carry the same names. Other training stages use `RunRecord` for their run.json too.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 
 from utils.files import append_line, fingerprint, read_lines, write_atomic, write_json
 from utils.log import is_main_process
+from utils.machine.facts import package_versions
 from utils.training.records.trackers import TensorBoard, Tracker, Trackers, WandB
 
 METRICS_FILE = "metrics.jsonl"
@@ -118,17 +118,11 @@ class RunRecord:
 
 def environment() -> dict[str, Any]:
     """Return the versions and the machine of this process."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "versions": versions,
+        "versions": package_versions(PACKAGES),
     }
 
 

@@ -5,7 +5,6 @@ but not to the bits that it would have had.
 """
 
 import hashlib
-import importlib.metadata
 import logging
 import platform
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from utils.machine.facts import package_versions
 from utils.machine.limits import cpu_name
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +34,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
             for path in files
         },
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **package_versions(PACKAGES),
         "cuda": torch.version.cuda if is_cuda else None,
         "processor": torch.cuda.get_device_name(device) if is_cuda else cpu_name(),
         "threads": torch.get_num_threads(),

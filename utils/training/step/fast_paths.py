@@ -7,7 +7,6 @@ recorded, because each gives other bits.
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn.attention import current_flash_attention_impl
 
 from utils.config.pretrain import PretrainConfig
+from utils.machine.facts import find_compiler
 from utils.machine.memory import is_out_of_memory
 from utils.machine.precision import Gains, choose_matmul_precision, has_bf16, known_gains
 from utils.training.step.loss import LossKernel
 
-COMPILE_CACHE = Path(".cache/torchinductor")
+COMPILE_CACHE = Path(__file__).resolve().parents[3] / ".cache" / "torchinductor"
+"""In the checkout, so that every run finds what an earlier one has compiled."""
 COMPILE_PAYS_FROM = 18.0
 """Box left over start-up time from which compiling pays: it takes about 5 times as long as starting
 up did (cold cache) and makes a step 1.5 times as fast."""
@@ -117,11 +118,10 @@ def can_compile(*, wanted: bool, left_s: float | None, startup_s: float) -> bool
 
     `left_s` is what is left of the time box (None: no box, or no choice on resume).
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILE_CACHE.absolute()))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILE_CACHE))
     if not wanted:
         return False
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    if not any(name and shutil.which(name) for name in compilers):
+    if find_compiler() is None:
         log.warning("no C++ compiler found: training runs uncompiled, about 1.5 times slower")
         return False
     if left_s is not None and left_s < COMPILE_PAYS_FROM * startup_s:

@@ -1,6 +1,7 @@
 """What is switched on, and what is said when it is not."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from utils.config.model import ModelConfig
 from utils.config.pretrain import PretrainConfig
 from utils.machine import precision
-from utils.machine.child_process import FAST_MALLOC
+from utils.machine.child_process import FAST_MALLOC, child_environment
 from utils.machine.limits import cpu_name
 from utils.machine.precision import Gains
 from utils.model.architecture import build_model
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def test_without_a_compiler_training_is_eager_and_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(speed.shutil, "which", lambda name: None)
+    monkeypatch.setattr(speed, "find_compiler", lambda: None)
     assert not can_compile(wanted=True, left_s=None, startup_s=1.0)
     assert "no C++ compiler" in caplog.text
 
@@ -107,11 +108,19 @@ def test_the_allocator_settings_of_the_launchers_are_recorded(monkeypatch, no_pr
 
 
 def test_compiling_needs_time_to_pay(monkeypatch):
-    monkeypatch.setattr(speed.shutil, "which", lambda name: name)
+    monkeypatch.setattr(speed, "find_compiler", lambda: "c++")
     assert can_compile(wanted=True, left_s=None, startup_s=5.0)
     assert can_compile(wanted=True, left_s=95.0, startup_s=5.0)
     assert not can_compile(wanted=True, left_s=85.0, startup_s=5.0)
     assert not can_compile(wanted=False, left_s=None, startup_s=5.0)
+
+
+@pytest.mark.parametrize("environ", [{}, child_environment({})], ids=["by hand", "session"])
+def test_what_is_compiled_is_kept_in_the_checkout(environ, tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(environ))
+    can_compile(wanted=True, left_s=None, startup_s=1.0)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(root / ".cache" / "torchinductor")
 
 
 def test_a_compiler_that_fails_leaves_a_model_that_trains(monkeypatch, caplog):
