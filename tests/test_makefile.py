@@ -1,19 +1,17 @@
 """Make targets: all there, all honest, and each variable reaches its stage."""
 
+import itertools
 import os
 import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from utils.config.dpo import DPOConfig
-from utils.config.evaluate import EvaluateConfig
-from utils.config.prepare import PrepareConfig, SampleConfig
-from utils.config.pretrain import PretrainConfig
-from utils.config.prove_resume import ProveResumeConfig
-from utils.config.serve import ServeConfig
-from utils.config.sft import SFTConfig
+from utils.config.kinds import Reach, mark_of
+from utils.config.variables import COMMANDS, variables_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = """
@@ -64,59 +62,129 @@ def test_what_a_target_runs_exists(target):
         assert (ROOT / config.strip("'")).is_file()
 
 
-STAGES = {
-    "prepare": PrepareConfig,
-    "create-sample-datasets": SampleConfig,
-    "pretrain-tiny": PretrainConfig,
-    "sft": SFTConfig,
-    "dpo": DPOConfig,
-    "evaluate": EvaluateConfig,
-    "serve": ServeConfig,
-    "prove-resume": ProveResumeConfig,
+COMMANDS_OF_TARGETS = {
+    "prepare": "prepare",
+    "create-sample-datasets": "samples",
+    "pretrain-tiny": "pretrain",
+    "resume-pretrain-base": "pretrain",
+    "sft": "sft",
+    "dpo": "dpo",
+    "evaluate": "evaluate",
+    "serve": "serve",
+    "preflight": "preflight",
+    "plan": "plan",
+    "prove-resume": "prove-resume",
 }
-SET_BY_THE_TARGET = {
-    ("pretrain-tiny", "model_name"),
-    ("serve", "mode"),
-    ("prepare", "language"),  # only from the command line: desktops export LANGUAGE
-    ("serve", "host"),  # only from the command line: some shells export HOST
-    ("evaluate", "data_dir"),  # EVAL_DATA_DIR: DATA_DIR is the prepared corpus
-    ("create-sample-datasets", "max_answer_characters"),
-}
+TYPED_ONLY = {"CPU", "R", "LANGUAGE", "TEMPLATE", "HOST", "PORT"}
+"""Shells and desktops export these for reasons of their own."""
 
 
-@pytest.mark.parametrize("target", STAGES)
+def missing(command, values):
+    """Return the settings whose value is no flag of the command, as the shell would read it."""
+    words = shlex.split(command)
+    pairs = set(itertools.pairwise(words))
+    return [name for name, value in values.items() if (f"--{name}", value) not in pairs]
+
+
+@pytest.mark.parametrize("target", COMMANDS_OF_TARGETS)
 def test_every_setting_of_a_stage_arrives_from_the_environment_as_its_flag(target):
-    fields = STAGES[target].model_fields
-    names = [
-        name
-        for name, field in fields.items()
-        if (field.json_schema_extra or {}) != {"flag": False}
-        and (target, name) not in SET_BY_THE_TARGET
+    variables = variables_of(COMMANDS[COMMANDS_OF_TARGETS[target]])
+    command = command_of(target, **dict.fromkeys(variables.values(), "7"))
+    free = {name: "7" for name, variable in variables.items() if variable not in TYPED_ONLY}
+    assert missing(command, free) == []
+    typed = variables.keys() - free.keys()
+    assert not [name for name in typed if f"--{name} " in command]
+    command = command_of(target, *(f"{variables[name]}=7" for name in typed))
+    assert missing(command, dict.fromkeys(typed, "7")) == []
+
+
+def test_only_names_that_shells_export_must_be_typed():
+    marks = [
+        (variables_of(config).get(name), mark_of(field.metadata, Reach))
+        for config in COMMANDS.values()
+        for name, field in config.model_fields.items()
     ]
-    command = command_of(target, **{name.upper(): "7" for name in names})
-    for name in names:
-        assert re.search(rf"--{name} '?7'?(\s|$)", command), f"{name} does not reach {target}"
+    assert {variable for variable, mark in marks if mark is Reach.COMMAND_LINE} == TYPED_ONLY
 
 
 def test_the_command_line_reaches_a_stage_too():
-    assert "--batch_size '8'" in command_of("pretrain-tiny", "BATCH_SIZE=8")
+    assert "--batch_size 8" in command_of("pretrain-tiny", "BATCH_SIZE=8")
+    assert "--batch_size 8" in command_of("pretrain-tiny", "BATCH_SIZE=8", BATCH_SIZE="4")
     assert "--data_dirs a b" in command_of("pretrain-small", "DATA_DIRS=a b")
-    assert "--host '::1'" in command_of("serve", "HOST=::1")
+    assert "--host ::1" in command_of("serve", "HOST=::1")
     assert "--host" not in command_of("serve", HOST="mybox")
     assert "--dataset_path 'mine.json'" in command_of("sft", "SFT_DATASET=mine.json")
-    assert "--data_dir 'eval'" in command_of("evaluate-quick", "EVAL_DATA_DIR=eval")
+    assert "--data_dir eval" in command_of("evaluate-quick", "EVAL_DATA_DIR=eval")
+    assert "batch_size" not in command_of("pretrain-tiny", "BATCH_SIZE=", BATCH_SIZE="")
+    assert "--mode interactive" in command_of("serve", MODE="api")
+
+
+def words_of(command):
+    done = subprocess.run(["sh", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True)
+    return done.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize("text", ["it's", 'say "no"', "a, b) c", "$HOME `x` \\n", "*"])
+def test_a_value_arrives_unharmed_whatever_it_holds(text):
+    typed = text.replace("$", "$$")  # for make
+    assert words_of(command_of("serve", f"SYSTEM_PROMPT={typed}"))[-2:] == ["--system_prompt", text]
+    assert words_of(command_of("serve", SYSTEM_PROMPT=text))[-1] == text
+
+
+def test_an_exported_value_keeps_its_lines():
+    text = "two\nlines of 5 $ and \\n"
+    assert words_of(command_of("serve", SYSTEM_PROMPT=text))[-1] == text
+
+
+def test_a_variable_of_the_makefile_alone_is_quoted_too():
+    assert missing(command_of("sft", SFT_DATASET="it's $5"), {"dataset_path": "it's $5"}) == []
+    assert missing(command_of("prepare", "SRC=it's $$5"), {"input_path": "it's $5"}) == []
+
+
+def test_the_launcher_and_the_allocator_stand_in_front_of_the_script():
+    command = command_of("pretrain-base", "LAUNCH=accelerate launch", "SEED=7")
+    assert re.fullmatch(
+        r"env GLIBC_TUNABLES=\S+ .*MALLOC_TOP_PAD_=\d+ accelerate launch scripts/02_pretrain\.py "
+        r"--config config/base\.json --seed 7",
+        command,
+    )
+
+
+def test_a_mistyped_variable_is_refused_with_the_nearest_name():
+    done = make("-o", ".venv/.installed", "sft", "BATCH_SIZ=8")
+    assert done.returncode == 2 and "03_sft" not in done.stdout
+    assert "unknown variable BATCH_SIZ: did you mean BATCH_SIZE?" in done.stderr
+
+
+def test_a_fresh_clone_shows_what_it_would_run_before_it_has_an_environment(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.txt").touch()
+    done = make("-n", "-C", str(tmp_path), "sft", "SEED=7")
+    assert done.returncode == 0 and "scripts/03_sft.py --config config/sft.json" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_learning_rate_meant_for_one_stage_never_reaches_a_session():
     command = command_of("session-quick", LEARNING_RATE="1", BATCH_SIZE="2")
     assert "learning_rate" not in command and "batch_size" not in command
-    assert command.endswith("--config sessions/quick.json")
+    assert command.rstrip().endswith("--config sessions/quick.json")
 
 
-def test_a_session_takes_its_box_and_its_corpus():
+def test_a_session_takes_its_time_box_its_corpus_and_its_own_files():
     command = command_of("session-quick", "SESSION_MINUTES=12", "SRC=my texts")
-    assert "--minutes '12'" in command and "--source 'my texts'" in command
-    assert "--dataset_config 'x.json'" in command_of("session-quick", CONFIG="x.json")
+    assert "--minutes 12" in command and "--source 'my texts'" in command
+    assert "--dataset_config" not in command
+    assert "--dataset_config x.json" in command_of("session-quick", CONFIG="x.json")
+    own = dict(SFT_DATASET="s", DPO_DATASET="d", MODEL_PATH="m", EVAL_DATA_DIR="e", SEED="7")
+    expected = {"sft_dataset": "s", "dpo_dataset": "d", "eval_data_dir": "e", "seed": "7"}
+    assert missing(command_of("session-quick", **own), {**expected, "model_path": "m"}) == []
+    assert missing(command_of("pipeline-full", **own), expected) == []
+
+
+def test_what_a_session_is_comes_from_its_file_alone():
+    names = ("NAME", "DESCRIPTION", "STAGES", "MODEL_SIZES", "RUNS_DIR", "WORK_DIR", "TEST")
+    for target in ("session-quick", "pipeline-full"):
+        assert " --" not in command_of(target, **dict.fromkeys(names, "x")).split(".json")[-1]
 
 
 def test_recipes_never_pipe_into_something_that_hides_a_failure():

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, Union, get_args, get_
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from utils.config.kinds import Kind, Reach, mark_of
 from utils.errors import ConfigError
 
 
@@ -30,6 +31,20 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+    @classmethod
+    def names(cls, *kinds: Kind) -> list[str]:
+        """Return the names of the settings that are of one of these kinds, in their order."""
+        return [
+            name
+            for name, field in cls.model_fields.items()
+            if mark_of(field.metadata, Kind) in kinds
+        ]
+
+    def resolved(self, *kinds: Kind) -> dict[str, Any]:
+        """Return the settings (those of `kinds`, or all) as the JSON values that are recorded."""
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in self.names(*kinds)} if kinds else values
 
 
 class StageConfig(Section):
@@ -73,10 +88,6 @@ class StageConfig(Section):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(f"invalid {source}: {_explain(error)}") from error
-
-    def resolved(self) -> dict[str, Any]:
-        """Return all settings as JSON-ready values, as they are written beside each artefact."""
-        return self.model_dump(mode="json")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -148,7 +159,7 @@ def _parser(config: type[StageConfig]) -> _Parser:
         help="JSON or YAML file with settings; may be given several times, the later one wins",
     )
     for name, field in config.model_fields.items():
-        if (field.json_schema_extra or {}) == {"flag": False}:
+        if mark_of(field.metadata, Reach) is Reach.FILE:
             continue
         default = field.get_default(call_default_factory=True)
         text = f"{field.description or ''} (default: {default})".replace("%", "%%")

@@ -1,52 +1,65 @@
 """Settings of stage 05."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import StageConfig
+from utils.config.kinds import (
+    BySession,
+    CommandLine,
+    Indirect,
+    Manner,
+    OutputFolder,
+    Shaping,
+    StartingModel,
+    TimeBox,
+    Variable,
+)
 
 
 class EvaluateConfig(StageConfig):
     """Measure any checkpoint: likelihood benchmarks, held-out text, smoke prompts, preferences."""
 
-    model_path: Path = Path("checkpoints/dpo")
+    model_path: StartingModel[Path] = Path("checkpoints/dpo")
     """Checkpoint or run folder to evaluate."""
-    data_dir: Path | None = None
+    data_dir: Annotated[
+        Indirect[Path | None], Variable("EVAL_DATA_DIR"), BySession("use EVAL_DATA_DIR")
+    ] = None
     """Folder with wikitext2/, boolq/, lambada/ files in the public formats; the hub when unset."""
-    corpus_dir: Path | None = None
+    corpus_dir: Indirect[Path | None] = None
     """Prepared folder for held-out bits per byte and baselines; newest fitting one when unset."""
-    sft_heldout_path: Path = Path("data/sft_dataset_heldout.json")
+    sft_heldout_path: Indirect[Path] = Path("data/sft_dataset_heldout.json")
     """Held-out conversations for loss and stop rate."""
-    dpo_heldout_path: Path = Path("data/dpo_dataset_heldout.json")
+    dpo_heldout_path: Indirect[Path] = Path("data/dpo_dataset_heldout.json")
     """Held-out pairs for preference accuracy."""
-    output_dir: Path | None = None
+    output_dir: OutputFolder[Path | None] = None
     """Folder for evaluation_results.json and report.md (unset: evaluation/results/MODEL-DATE)."""
-    run_name: str | None = None
+    run_name: Manner[str | None] = None
     """Name of the result folder below output_dir, or below evaluation/results."""
-    max_boolq_samples: PositiveInt | None = None
+    max_boolq_samples: Shaping[PositiveInt | None] = None
     """BoolQ questions scored, from the start of the file (unset: 100, 50 fast, 200 detailed)."""
-    max_lambada_samples: PositiveInt | None = None
+    max_lambada_samples: Shaping[PositiveInt | None] = None
     """LAMBADA passages scored, from the start of the file (unset: 100, 50 fast, 200 detailed)."""
-    max_wikitext_tokens: PositiveInt | None = None
+    max_wikitext_tokens: Shaping[PositiveInt | None] = None
     """WikiText-2 tokens scored, in whole articles (unset: all, and only then comparable with
     published figures; 20,000 fast)."""
-    detailed_output: bool = False
+    detailed_output: Shaping[bool] = False
     """Score 200 samples of each benchmark and keep every item's record."""
-    fast_mode: bool = False
+    fast_mode: Shaping[bool] = False
     """Score 50 samples, parts of WikiText-2 and the held-out text, one smoke prompt a category."""
-    skip_perplexity: bool = False
+    skip_perplexity: Shaping[bool] = False
     """Leave out WikiText-2."""
-    custom_prompts: Path | None = None
+    custom_prompts: Indirect[Path | None] = None
     """JSON file {category: [prompt, ...]} or [prompt, ...] instead of the shipped smoke prompts."""
-    max_new_tokens: PositiveInt = 100
+    max_new_tokens: Shaping[PositiveInt] = 100
     """Longest smoke answer, in tokens."""
-    max_minutes: PositiveFloat | None = None
+    max_minutes: TimeBox[PositiveFloat | None] = None
     """Time box, counted from the start of the process: what does not fit is reported as not run."""
-    cpu: bool = False
+    cpu: Manner[CommandLine[bool]] = False
     """Evaluate on the CPU even where there is a GPU."""
-    seed: int = 42
+    seed: Shaping[int] = 42
     """Seeds the bootstrap intervals (answers are greedy)."""
 
     @model_validator(mode="after")

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from utils.config.base import StageConfig
+from utils.config.kinds import FileOnly
 from utils.errors import ConfigError
 
 PROFILES = Path(__file__).resolve().parents[2] / "config" / "filters"
@@ -42,7 +43,7 @@ class Limit(StageConfig):
 class FilterProfile(StageConfig):
     """Which documents of a kind of source are kept, and which of their lines."""
 
-    limits: tuple[Limit, ...] = Field((), json_schema_extra={"flag": False})
+    limits: FileOnly[tuple[Limit, ...]] = ()
     """Checked in this order; the first that is not met is the reason of the rejection."""
     dropped_lines: tuple[str, ...] = ()
     """Lines that hold one of these (in any case) are removed."""

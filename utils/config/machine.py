@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat
 
 from utils.config.base import StageConfig
+from utils.config.kinds import CommandLine
 
 
 class CheckEnvConfig(StageConfig):
@@ -33,7 +34,7 @@ class PlanConfig(StageConfig):
     """Where runs will write: its free space counts."""
     output_path: Path | None = None
     """Also write the plan as JSON into this file."""
-    cpu: bool = False
+    cpu: CommandLine[bool] = False
     """Plan for the CPU even where there is a GPU."""
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import Section, StageConfig
+from utils.config.kinds import CommandLine, FileOnly, Indirect, Manner, OutputFolder, Shaping
 
 LanguageDetector = Literal["py3langid", "langdetect"]
 DedupEngine = Literal["rensa", "datasketch"]
@@ -18,21 +19,21 @@ TokenizerType = Literal["bpe", "unigram", "byte_level"]
 class MixtureSource(Section):
     """One data set of a mixture."""
 
-    name: str
+    name: Shaping[str]
     """Name of the source in documents, counts and the data card."""
-    input_path: str
+    input_path: Indirect[str]
     """Hub data set, local file or folder, or `pydocs`."""
-    input_config: str | None = None
+    input_config: Indirect[str | None] = None
     """Configuration of a hub data set, such as wikitext-2-raw-v1."""
-    input_split: str = "train"
+    input_split: Indirect[str] = "train"
     """Split of a hub data set."""
-    weight: PositiveFloat = 1.0
+    weight: Shaping[PositiveFloat] = 1.0
     """Wanted share of the characters relative to the other sources."""
-    max_share: float = Field(default=1.0, gt=0, le=1)
+    max_share: Shaping[float] = Field(default=1.0, gt=0, le=1)
     """Share of the characters at most; what it takes away goes to the other sources."""
-    max_characters: PositiveInt | None = None
+    max_characters: Shaping[PositiveInt | None] = None
     """Characters at most, after deduplication; such a source never limits the others."""
-    max_samples: PositiveInt | None = None
+    max_samples: Shaping[PositiveInt | None] = None
     """Documents taken at most."""
 
     @property
@@ -44,73 +45,73 @@ class MixtureSource(Section):
 class PrepareConfig(StageConfig):
     """Clean, deduplicate, tokenize and shard a corpus."""
 
-    dataset_name: str | None = None
+    dataset_name: Shaping[str | None] = None
     """Name of the prepared folder; the stem of the input when unset."""
-    input_path: str = "pydocs"
+    input_path: Indirect[str] = "pydocs"
     """Hub data set, local file or folder, or `pydocs` (the docstrings on this machine)."""
-    input_config: str | None = None
+    input_config: Shaping[str | None] = None
     """Configuration of a hub data set, such as wikitext-2-raw-v1."""
-    input_split: str = "train"
+    input_split: Shaping[str] = "train"
     """Split of a hub data set."""
-    text_key: str = "text"
+    text_key: Shaping[str] = "text"
     """Field or column that holds the text."""
-    mix_datasets: tuple[MixtureSource, ...] = Field((), json_schema_extra={"flag": False})
+    mix_datasets: Indirect[FileOnly[tuple[MixtureSource, ...]]] = ()
     """Several sources instead of one input_path (config file only)."""
-    max_samples: PositiveInt | None = None
+    max_samples: Shaping[PositiveInt | None] = None
     """Documents read at most (all when unset)."""
-    output_dir: Path | None = None
+    output_dir: OutputFolder[Path | None] = None
     """Folder of the result (data/processed/<dataset_name> when unset)."""
-    tokenizer_type: TokenizerType = "bpe"
+    tokenizer_type: Shaping[TokenizerType] = "bpe"
     """Of a new tokenizer: SentencePiece bpe or unigram, or byte_level BPE (as GPT-2's)."""
-    tokenizer_path: Path | None = None
+    tokenizer_path: Indirect[Path | None] = None
     """Where a finished tokenizer lies for --reuse_tokenizer, or an extra copy of a new one goes."""
-    reuse_tokenizer: bool = False
+    reuse_tokenizer: Shaping[bool] = False
     """Encode with the tokenizer in tokenizer_path: Lumi's, Hugging Face's or a tokenizer.model."""
-    vocab_size: int = Field(32768, ge=300)
+    vocab_size: Shaping[int] = Field(32768, ge=300)
     """Pieces of the tokenizer; at least 300 (256 bytes + control pieces + some text)."""
-    sequence_length: PositiveInt = 1024
+    sequence_length: Shaping[PositiveInt] = 1024
     """Context the shards are meant for, in tokens (recorded; 02 may read any length)."""
-    min_length: PositiveInt = 50
+    min_length: Shaping[PositiveInt] = 50
     """Shortest document kept, in characters."""
-    max_length: PositiveInt = 10_000
+    max_length: Shaping[PositiveInt] = 10_000
     """Longest document, in characters; longer ones are split at paragraphs, never dropped."""
-    language: str | None = "en"
+    language: Shaping[CommandLine[str | None]] = "en"
     """ISO code of the language to keep; null keeps all."""
-    language_detector: LanguageDetector = "py3langid"
+    language_detector: Shaping[LanguageDetector] = "py3langid"
     """py3langid (fast) or langdetect."""
-    language_threshold: float = Field(0.4, ge=0, le=1)
+    language_threshold: Shaping[float] = Field(0.4, ge=0, le=1)
     """Probability of `language` below which a document is dropped (lists of names score low)."""
-    filter_profile: str = "none"
+    filter_profile: Shaping[str] = "none"
     """Limits for odd documents: web, wiki, books, docs, code, none, or a JSON file of your own."""
-    redact_pii: bool = False
+    redact_pii: Shaping[bool] = False
     """Put stand-ins in the place of e-mail addresses and public IP addresses."""
-    use_minhash: bool = True
+    use_minhash: Shaping[bool] = True
     """Drop near-duplicates by MinHash besides the exact ones."""
-    minhash_threshold: float = Field(0.8, gt=0, le=1)
+    minhash_threshold: Shaping[float] = Field(0.8, gt=0, le=1)
     """Jaccard similarity of word 5-grams from which two documents count as duplicates."""
-    dedup_engine: DedupEngine = "rensa"
+    dedup_engine: Shaping[DedupEngine] = "rensa"
     """rensa, or datasketch: slow and in memory, the plain reference for small corpora."""
-    decontaminate: bool = True
+    decontaminate: Shaping[bool] = True
     """Cut out of the training documents what stage 05 measures on, and the validation split."""
-    eval_data_dir: Path | None = None
+    eval_data_dir: Indirect[Path | None] = None
     """Local evaluation files to decontaminate against (as stage 05's); the hub when unset."""
-    train_ratio: float = Field(0.98, gt=0, lt=1)
+    train_ratio: Shaping[float] = Field(0.98, gt=0, lt=1)
     """Share of the documents in the training split; the rest is for validation."""
-    shard_tokens: PositiveInt = 50_000_000
+    shard_tokens: Shaping[PositiveInt] = 50_000_000
     """Tokens after which a new shard begins."""
-    token_compression: TokenCompression = "none"
+    token_compression: Indirect[TokenCompression] = "none"
     """none, or lz4: token shards of about 0.6 times the size that give the same ids."""
-    download_workers: PositiveInt = 4
+    download_workers: Manner[PositiveInt] = 4
     """Files of a hub data set that are fetched at the same time."""
-    num_workers: PositiveInt | None = None
+    num_workers: Manner[PositiveInt | None] = None
     """Processes for cleaning; all cores when unset. The result does not depend on it."""
-    executor: Executor = "local"
+    executor: Manner[Executor] = "local"
     """local: processes on this machine; ray: tasks on a cluster that shares the folders."""
-    ray_address: str | None = None
+    ray_address: Manner[str | None] = None
     """Of a running Ray cluster (such as `auto`); a new one on this machine when unset."""
-    grow: bool = True
+    grow: Manner[bool] = True
     """Make new shards for files that came since, and keep the others; false prepares all anew."""
-    keep_cache: bool = True
+    keep_cache: Manner[bool] = True
     """Keep what the steps made beside the result, so that other settings or files cost less."""
 
     @model_validator(mode="after")
@@ -163,15 +164,15 @@ class PrepareConfig(StageConfig):
 class SampleConfig(StageConfig):
     """Write the SFT and DPO practice sets that are made from the docstrings on this machine."""
 
-    output_dir: Path = Path("data")
+    output_dir: OutputFolder[Path] = Path("data")
     """Folder for sft_dataset.json and dpo_dataset.json and their held-out parts."""
-    num_sft: PositiveInt = 12_000
+    num_sft: Shaping[PositiveInt] = 12_000
     """Conversations in the SFT training set at most."""
-    num_dpo: PositiveInt = 6000
+    num_dpo: Shaping[PositiveInt] = 6000
     """Pairs in the DPO training set at most."""
-    num_heldout: PositiveInt = 500
+    num_heldout: Shaping[PositiveInt] = 500
     """Held-out conversations and pairs, of functions that no training row is about."""
-    max_answer_characters: PositiveInt = 240
+    max_answer_characters: Shaping[PositiveInt] = 240
     """Longest answer; longer paragraphs are left out, never cut."""
-    seed: int = 42
+    seed: Shaping[int] = 42
     """Seeds the question forms and the pairing."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import PositiveFloat, PositiveInt
 
 from utils.config.base import StageConfig
+from utils.config.kinds import CommandLine
 
 
 class ProveResumeConfig(StageConfig):
@@ -16,7 +17,7 @@ class ProveResumeConfig(StageConfig):
     """Time after which no further kill is tried."""
     data_dir: Path | None = None
     """Prepared folder to train on; a small one is made of Python's own docstrings when unset."""
-    cpu: bool = False
+    cpu: CommandLine[bool] = False
     """Train on the CPU even where there is a GPU."""
     seed: int = 42
     """Draws the moments of the kills and the steps between checkpoints."""

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from utils.config.base import StageConfig
+from utils.config.kinds import CommandLine, NoVariable
 
 
 class ServeConfig(StageConfig):
@@ -13,9 +14,9 @@ class ServeConfig(StageConfig):
 
     model_path: Path = Path("checkpoints/dpo")
     """Checkpoint or run folder to serve."""
-    mode: Literal["interactive", "api"] = "interactive"
+    mode: NoVariable[Literal["interactive", "api"]] = "interactive"
     """A chat in the terminal, or an HTTP server."""
-    template: Literal["chatml", "instruct", "chat"] | None = None
+    template: CommandLine[Literal["chatml", "instruct", "chat"] | None] = None
     """Layout of a conversation; the one the model was fine-tuned with when unset."""
     system_prompt: str | None = None
     """System message at the start of each conversation."""
@@ -27,13 +28,13 @@ class ServeConfig(StageConfig):
     """Sample among this many likeliest tokens (0: no limit)."""
     max_new_tokens: PositiveInt = 150
     """Longest answer, in tokens."""
-    host: str = "127.0.0.1"
+    host: CommandLine[str] = "127.0.0.1"
     """Address to listen on; only loopback addresses are accepted."""
-    port: int = Field(8000, ge=0, le=65535)
+    port: CommandLine[int] = Field(8000, ge=0, le=65535)
     """Port to listen on (0: any free one)."""
     request_timeout_s: PositiveFloat = 120.0
     """Seconds after which an answer over HTTP is cut off."""
-    cpu: bool = False
+    cpu: CommandLine[bool] = False
     """Run on the CPU even where there is a GPU."""
     seed: int | None = None
     """Seeds sampling; unset means a new seed each time."""

@@ -1,11 +1,12 @@
 """Settings of time-boxed sessions and of the pipeline."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from utils.config.base import StageConfig
+from utils.config.kinds import FileOnly, NoVariable, Variable
 
 SessionStage = Literal[
     "check", "prepare", "samples", "preflight", "pretrain", "sft", "dpo", "evaluate",
@@ -16,27 +17,29 @@ SessionStage = Literal[
 class SessionConfig(StageConfig):
     """Run several stages inside a time box (sessions/NAME.json)."""
 
-    name: str = Field("quick", pattern=r"^[A-Za-z0-9_-]+$")
+    name: NoVariable[str] = Field("quick", pattern=r"^[A-Za-z0-9_-]+$")
     """Name of the session."""
-    description: str = ""
+    description: NoVariable[str] = ""
     """What the session is for, in one sentence."""
-    minutes: PositiveFloat | None = 30.0
+    minutes: Annotated[PositiveFloat | None, Variable("SESSION_MINUTES")] = 30.0
     """Time box in minutes; null for none."""
-    stages: tuple[SessionStage, ...] = Field(
+    stages: NoVariable[tuple[SessionStage, ...]] = Field(
         ("prepare", "samples", "pretrain", "sft", "dpo", "evaluate"), min_length=1
     )
     """What runs, in order."""
-    dataset_config: Path = Path("config/datasets/pydocs.json")
+    dataset_config: Annotated[Path, Variable("CONFIG")] = Path("config/datasets/pydocs.json")
     """Data set configuration (CONFIG)."""
-    source: Path | None = None
+    source: Annotated[Path | None, Variable("SRC")] = None
     """Own folder or file of texts instead of a data set configuration (SRC)."""
-    shares: dict[Literal["pretrain", "sft", "dpo"], PositiveFloat] = Field(
-        {"pretrain": 0.66, "sft": 0.2, "dpo": 0.14}, json_schema_extra={"flag": False}
+    shares: FileOnly[dict[Literal["pretrain", "sft", "dpo"], PositiveFloat]] = Field(
+        {"pretrain": 0.66, "sft": 0.2, "dpo": 0.14}
     )
     """How the time left after the fixed costs is divided among the training stages."""
-    model_sizes: tuple[str, ...] = Field(("nano", "tiny", "small", "base"), min_length=1)
+    model_sizes: NoVariable[tuple[str, ...]] = Field(
+        ("nano", "tiny", "small", "base"), min_length=1
+    )
     """Sizes the plan may choose from, smallest first."""
-    flags: dict[SessionStage, dict[str, Any]] = Field({}, json_schema_extra={"flag": False})
+    flags: FileOnly[dict[SessionStage, dict[str, Any]]] = Field({})
     """Further settings of single stages, {"sft": {"num_train_epochs": 3}}."""
     sft_dataset: Path | None = None
     """Own conversations for SFT instead of the practice set (SFT_DATASET)."""
@@ -46,9 +49,9 @@ class SessionConfig(StageConfig):
     """Checkpoint for sessions that train none; the newest of dpo, sft, pretrain when unset."""
     eval_data_dir: Path | None = None
     """Local evaluation files for stage 05 (EVAL_DATA_DIR); the hub when unset."""
-    runs_dir: Path = Path("sessions/runs")
+    runs_dir: NoVariable[Path] = Path("sessions/runs")
     """Parent of the session's log, summary and report."""
-    work_dir: Path = Path()
+    work_dir: NoVariable[Path] = Path()
     """Parent of data/ and checkpoints/; every stage runs there."""
     seed: int = 42
     """Seed of every stage."""
@@ -65,9 +68,9 @@ class PipelineConfig(StageConfig):
 
     size: str = "tiny"
     """Model size: config/SIZE.json."""
-    dataset_config: Path = Path("config/datasets/pydocs.json")
+    dataset_config: Annotated[Path, Variable("CONFIG")] = Path("config/datasets/pydocs.json")
     """Data set configuration (CONFIG)."""
-    source: Path | None = None
+    source: Annotated[Path | None, Variable("SRC")] = None
     """Own folder or file of texts instead of a data set configuration (SRC)."""
     sft_dataset: Path | None = None
     """Own conversations for SFT instead of the practice set (SFT_DATASET)."""
@@ -75,11 +78,11 @@ class PipelineConfig(StageConfig):
     """Own preference pairs for DPO instead of the practice set (DPO_DATASET)."""
     eval_data_dir: Path | None = None
     """Local evaluation files for stage 05 (EVAL_DATA_DIR); the hub when unset."""
-    runs_dir: Path = Path("sessions/runs")
+    runs_dir: NoVariable[Path] = Path("sessions/runs")
     """Parent of the pipeline's log, summary and report."""
     seed: int = 42
     """Seed of every stage."""
-    test: bool = False
+    test: NoVariable[bool] = False
     """Try all six stages on a few hundred documents in a scratch folder, in a few minutes."""
 
 
@@ -88,7 +91,7 @@ class ResumeConfig(StageConfig):
 
     runs_dir: Path = Path("sessions/runs")
     """Parent of the sessions."""
-    checkpoints_dir: Path = Path("checkpoints/pretrain")
+    checkpoints_dir: Annotated[Path, Variable("OUTPUT_DIR")] = Path("checkpoints/pretrain")
     """Parent of the pre-training runs."""
 
 

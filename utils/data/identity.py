@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.filters import load_profile
+from utils.config.kinds import Kind
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.decontamination import ItemSet
 from utils.data.sources import Source
@@ -19,25 +20,6 @@ from utils.tokenizers.foreign import find_tokenizer
 
 PIPELINE = 5
 """Raised when the same input gives another result, so that older folders are not taken for new."""
-SPEEDS = {
-    "num_workers",
-    "output_dir",
-    "keep_cache",
-    "download_workers",
-    "executor",
-    "ray_address",
-    "grow",
-}
-"""Settings that say how, not what; the result does not tell them."""
-PLACES = SPEEDS | {
-    "token_compression",
-    "input_path",
-    "tokenizer_path",
-    "mix_datasets",
-    "eval_data_dir",
-}
-"""Settings whose words do not count; what the places hold is hashed instead."""
-
 LATER = {"input_hash", "format", "token_compression"}
 """Keys that may change while what is prepared already stays as it is."""
 
@@ -48,12 +30,9 @@ def identity_of(
     cfg: PrepareConfig, sources: list[Source], protected: Sequence[ItemSet]
 ) -> dict[str, Any]:
     """Return name and hashes that tell whether the same thing was prepared before."""
-    settings = {key: value for key, value in cfg.resolved().items() if key not in PLACES}
+    settings = cfg.resolved(Kind.SHAPING)
     settings["filter_profile"] = load_profile(cfg.filter_profile).resolved()
-    mixture = [
-        [source.name, source.weight, source.max_share, source.max_characters, source.max_samples]
-        for source in cfg.sources
-    ]
+    mixture = [list(source.resolved(Kind.SHAPING).values()) for source in cfg.sources]
     tokenizer = None
     if cfg.reuse_tokenizer and cfg.tokenizer_path is not None:
         tokenizer = find_tokenizer(cfg.tokenizer_path).tokenizer.sha256
@@ -103,9 +82,7 @@ def settings_without_places(cfg: PrepareConfig) -> dict[str, Any]:
 
     So the folder is the same bytes wherever, and on however many cores, it was made.
     """
-    settings = cfg.resolved()
-    for key in SPEEDS:
-        del settings[key]
+    settings = cfg.resolved(Kind.SHAPING, Kind.INDIRECT)
     for section in (settings, *settings["mix_datasets"]):
         for key in ("input_path", "tokenizer_path", "eval_data_dir"):
             place = Path(section.get(key) or "")

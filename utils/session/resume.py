@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 import psutil
 
-from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
+from utils.config.kinds import Kind
+from utils.config.pretrain import PretrainConfig
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
 from utils.files import folder_damage, is_moved_aside, read_json
@@ -158,7 +159,7 @@ def resume_run(run: PretrainRun) -> NoReturn:
 def _kept(recorded: dict[str, Any], now: PretrainConfig) -> list[str]:
     """Return flags for what shapes the model and would be another by a newer default or file."""
     found_by_the_run = {"vocab_size", "global_batch_size"}
-    shaping = PretrainConfig.model_fields.keys() - NOT_IDENTITY - found_by_the_run
+    shaping = set(PretrainConfig.names(Kind.SHAPING)) - found_by_the_run
     values = now.resolved()
     kept = {
         name: recorded[name]

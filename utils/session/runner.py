@@ -219,7 +219,6 @@ def start_session(cfg: SessionConfig, tools: Tools = REAL) -> Session:
     Raises:
         LumiError: wrong settings, another session is running, or a stage failed.
     """
-    cfg = _with_own_data(cfg)
     overrides = {stage: check_flags(stage, dict(own)) for stage, own in cfg.flags.items()}
     for stage, own in stage_overrides(os.environ).items():
         overrides[stage] = {**overrides.get(stage, {}), **own}
@@ -229,16 +228,6 @@ def start_session(cfg: SessionConfig, tools: Tools = REAL) -> Session:
     session.start_clock()
     Runner(session, Display(), tools).run()
     return session
-
-
-def _with_own_data(cfg: SessionConfig) -> SessionConfig:
-    """Return the settings with what Make's variables name and no flag has set."""
-    own = {
-        field: value
-        for field in ("sft_dataset", "dpo_dataset", "model_path", "eval_data_dir")
-        if (value := os.environ.get(field.upper())) and getattr(cfg, field) is None
-    }
-    return SessionConfig.build(cfg.model_dump() | own, f"environment ({', '.join(own)})")
 
 
 def main(cfg: SessionConfig) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
+from utils.config.kinds import Kind
+from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
 from utils.files import fingerprint, move_aside, read_json
 from utils.lock import one_writer
@@ -116,8 +117,7 @@ def open_run(inputs: Inputs, share: Callable[[Any], Any] = lambda value: value) 
 
 def run_identity(inputs: Inputs) -> str:
     """Return the hash of all that decides the bits of a run besides its plan and the machine."""
-    values = inputs.cfg.resolved()
-    settings = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+    settings = inputs.cfg.resolved(Kind.SHAPING)
     return fingerprint({**settings, "rows": global_rows(inputs.cfg), "data": inputs.identity})
 
 
@@ -142,7 +142,7 @@ def lasting_rows(cfg: PretrainConfig, folder: Path) -> int:
     kept = earlier.get("global_batch_size")
     compared = set(COUNTED)
     if cfg.resume_from_checkpoint is None:  # other settings begin another run
-        compared |= set(cfg.resolved()) - NOT_IDENTITY - {"global_batch_size"}
+        compared |= set(cfg.names(Kind.SHAPING)) - {"global_batch_size"}
     is_same = all(earlier.get(name) == cfg.resolved()[name] for name in compared)
     if cfg.global_batch_size is not None or not is_same or kept in (None, rows):
         return rows

@@ -5,7 +5,8 @@ import math
 import time
 from typing import Any
 
-from utils.config.pretrain import NOT_IDENTITY, PretrainConfig
+from utils.config.kinds import Kind
+from utils.config.pretrain import PretrainConfig
 from utils.data.tokens.rows import PackedDataset
 from utils.machine.precision import set_matmul_precision
 from utils.model.architecture import build_model
@@ -149,11 +150,11 @@ def _announce_changes(trainer: Trainer) -> None:
     run, state = trainer.run, trainer.state
     if run.checkpoint is None or state.settings_hash == run.settings_hash:
         return
-    old, new = read_card(run.checkpoint).get("settings", {}), run.cfg.resolved()
+    old, new = read_card(run.checkpoint).get("settings", {}), run.cfg.resolved(Kind.SHAPING)
     changes = [
         f"--{name} {old.get(name)} -> {value}"
         for name, value in new.items()
-        if name not in NOT_IDENTITY and old.get(name) != value
+        if old.get(name) != value
     ]
     for what in changes or ["other data or another global batch"]:
         log.warning("not the settings of %s: %s; going on with the new one", run.checkpoint, what)

@@ -8,36 +8,17 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from utils.config.base import Section, StageConfig
-from utils.config.dpo import DPOConfig
-from utils.config.evaluate import EvaluateConfig
-from utils.config.prepare import PrepareConfig, SampleConfig
-from utils.config.pretrain import PretrainConfig
-from utils.config.sft import SFTConfig
+from utils.config.base import Section
+from utils.config.kinds import BySession, mark_of
+from utils.config.variables import COMMANDS, PREFIXES, is_list
 from utils.errors import ConfigError
 
-STAGE_CONFIGS: dict[str, type[StageConfig]] = {
-    "prepare": PrepareConfig,
-    "samples": SampleConfig,
-    "pretrain": PretrainConfig,
-    "sft": SFTConfig,
-    "dpo": DPOConfig,
-    "evaluate": EvaluateConfig,
+STAGE_CONFIGS = {
+    name: COMMANDS[name] for name in ("prepare", "samples", "pretrain", "sft", "dpo", "evaluate")
 }
-PREFIXES = ("pretrain", "sft", "dpo")
+"""Stages that a session gives settings."""
 OWN_VARIABLES = frozenset({"SFT_DATASET", "DPO_DATASET"})
 """Variables with a stage's prefix that are settings of the session itself."""
-OURS = {
-    "max_minutes": "SESSION_MINUTES sizes the whole box",
-    "output_dir": "sessions write to checkpoints/ and move earlier runs aside",
-    "model_path": "each stage starts from the one before",
-    "data_dir": "choose the corpus with CONFIG or SRC",
-    "data_path": "choose the corpus with CONFIG or SRC",
-    "data_dirs": "choose the corpus with CONFIG or SRC",
-    "dataset_path": "use SFT_DATASET or DPO_DATASET",
-    "resume_from_checkpoint": "use make resume",
-}
-"""Settings that a session decides, and what to use instead."""
 
 
 def stage_overrides(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -71,20 +52,15 @@ def check_flags(stage: str, values: dict[str, Any], prefix: str = "") -> dict[st
     typed: dict[str, Any] = {}
     for name, value in values.items():
         shown = f"{prefix}{name.upper()}" if prefix else f"{stage}.{name}"
-        if name in OURS:
-            raise ConfigError(f"{shown}={value}: a session decides that: {OURS[name]}")
         if name not in config.model_fields:
             raise ConfigError(f"{shown}: no setting of stage {stage}: {_nearest(name, config)}")
-        typed[name] = _typed(config, name, value)
+        field = config.model_fields[name]
+        if decided := mark_of(field.metadata, BySession):
+            raise ConfigError(f"{shown}={value}: a session decides that: {decided.instead}")
+        typed[name] = value.split() if isinstance(value, str) and is_list(field) else value
     if typed:
         config.build(typed, f"settings of stage {stage}")
     return typed
-
-
-def _typed(config: type[StageConfig], name: str, value: Any) -> Any:
-    """Split text for a list setting; everything else is parsed by the settings themselves."""
-    is_list = str(config.model_fields[name].annotation).startswith("tuple")
-    return value.split() if is_list and isinstance(value, str) else value
 
 
 def _nearest(name: str, config: type[Section]) -> str:
