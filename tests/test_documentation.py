@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from utils.config.sft import SFTConfig
 from utils.config.variables import known_variables
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "SESSIONS.md")]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MOST_COLUMNS = 120
+"""Of a line of text; rows of tables, code and lines of one long word may be longer."""
 STAGES: dict[str, type[StageConfig]] = {
     "01_prepare_data": PrepareConfig,
     "02_pretrain": PretrainConfig,
@@ -125,14 +128,48 @@ def test_the_documented_shapes_are_the_shipped_ones():
     }
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_links_and_named_files_exist(path):
+def place_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def headings(path: Path) -> set[str]:
+    """What a link can name behind `#`, made of each heading as GitHub does."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=place_of)
+def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     assert text.isascii()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in target or (ROOT / target).exists(), target
-    for name in re.findall(r"`((?:utils|scripts|config|sessions|evaluation)/[\w/.]+\.\w+)`", text):
-        assert "SIZE" in name or (ROOT / name).exists(), name
+    for target, place in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        if "://" in target:
+            continue
+        document = path.parent / target if target else path
+        assert document.exists(), f"{place_of(path)} links to {target}"
+        if place:
+            assert place in headings(document), f"{place_of(path)} links to {target}#{place}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=place_of)
+def test_named_files_exist(path):
+    """`utils/log.py` from the checkout, `reading/formats.py` below utils/, tests below tests/."""
+    text = path.read_text(encoding="utf-8")
+    folders = "utils|scripts|config|sessions|evaluation|tests|docs"
+    names = re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", text)
+    names += re.findall(r"`([\w/]+/\w+\.py)`", text) + re.findall(r"[\w/]+/test_\w+\.py", text)
+    places = (ROOT, ROOT / "utils", ROOT / "tests" / "utils")
+    for name in names:
+        is_there = any((folder / name).exists() for folder in places)
+        is_pattern = any(word in name for word in ("SIZE", "NAME", "RUN"))
+        assert is_pattern or is_there, f"{place_of(path)} names {name}, which is gone: change it"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=place_of)
+def test_lines_of_text_fit_a_window(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > MOST_COLUMNS and " " in line.strip()] == []
 
 
 def test_the_readme_lists_the_targets_of_the_makefile():
@@ -141,3 +178,25 @@ def test_the_readme_lists_the_targets_of_the_makefile():
     targets = re.findall(r"^([a-z0-9][a-z0-9 -]*):.*## ", makefile, re.MULTILINE)
     for target in (name for group in targets for name in group.split()):
         assert f"`{target}`" in readme or f"`make {target}" in readme, target
+
+
+def test_the_python_of_the_readme_gives_the_answer_of_stage_06(
+    checkpoint_dir, tmp_path, monkeypatch, capsys
+):
+    from utils.generation.engine import answer
+    from utils.generation.sampling import Sampling
+    from utils.model.checkpoints import load_model
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    (tmp_path / "checkpoints" / "dpo").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "dpo" / "final").symlink_to(checkpoint_dir)
+    (tmp_path / "example.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path("example.py")
+    expected = answer(
+        load_model(checkpoint_dir, device="cpu"), found["messages"], Sampling(max_new_tokens=60)
+    )
+    answered = found["ids"].tolist()[found["prompt"]["input_ids"].shape[1] :]
+    assert answered[: len(expected.ids)] == expected.ids
+    assert capsys.readouterr().out == f"{expected.text}\n"
