@@ -27,11 +27,11 @@ def main(cfg: PretrainConfig) -> Path:
 
     inputs = find_inputs(cfg)  # before torch is imported, so that a mistake is told at once
 
+    from utils.time_box import Clock
     from utils.training.devices.processes import Processes
     from utils.training.early_stopping import stop_early
     from utils.training.reporting import Report
     from utils.training.run import open_run
-    from utils.training.schedule.plan import Clock
     from utils.training.setup import build_trainer
 
     clock = Clock()

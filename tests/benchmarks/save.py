@@ -28,11 +28,12 @@ from utils.config.pretrain import PretrainConfig
 from utils.machine.facts import cpu_name, usable_cores
 from utils.model.architecture import build_model
 from utils.model.checkpoints import best_device
+from utils.time_box import Clock
 from utils.tokenizers.training import train_tokenizer
 from utils.training.checkpoints.state import Content, TrainState
 from utils.training.checkpoints.writer import Writer
 from utils.training.saving import Saver
-from utils.training.schedule.plan import Clock, Plan
+from utils.training.schedule.plan import Plan
 from utils.training.step.optimizer import Optimizers
 
 SHAPE = {

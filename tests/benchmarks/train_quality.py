@@ -114,10 +114,10 @@ def train_ours(task: Task, budget_s: float) -> dict[str, Any]:
 
 
 def _stage_02(task: Task, steps: int, name: str) -> dict[str, Any]:
+    from utils.time_box import Clock
     from utils.training.devices.processes import Processes
     from utils.training.inputs import find_inputs
     from utils.training.run import open_run
-    from utils.training.schedule.plan import Clock
     from utils.training.setup import build_trainer
     from utils.training.step.first_weights import initial_weights
 

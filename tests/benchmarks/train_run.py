@@ -139,10 +139,10 @@ def toy_folder(folder: Path, vocab_size: int, length: int) -> Path:
 
 def ours(task: Task, pace: Pace) -> None:
     """The training step of stage 02, as its script takes it."""
+    from utils.time_box import Clock
     from utils.training.devices.processes import Processes
     from utils.training.inputs import find_inputs
     from utils.training.run import open_run
-    from utils.training.schedule.plan import Clock
     from utils.training.setup import build_trainer
 
     cfg = PretrainConfig.build(

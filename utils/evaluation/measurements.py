@@ -17,10 +17,10 @@ from utils.evaluation.heldout import (
     messages_of,
 )
 from utils.evaluation.lambada import evaluate_lambada
+from utils.evaluation.part_timer import PartTimer
 from utils.evaluation.preferences import preference_accuracy
 from utils.evaluation.smoke import one_of_each, read_prompts, run_smoke
 from utils.evaluation.statistics import skill
-from utils.evaluation.timebox import TimeBox
 from utils.evaluation.wikitext import evaluate_wikitext
 from utils.files import read_json
 from utils.model.checkpoints import LoadedModel
@@ -36,7 +36,7 @@ class Context:
 
     cfg: EvaluateConfig
     loaded: LoadedModel
-    box: TimeBox
+    timer: PartTimer
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class NotAsked(LumiError):
 def _heldout(context: Context) -> Outcome:
     from utils.evaluation.baselines import fit_and_score
 
-    cfg, box = context.cfg, context.box
+    cfg, timer = context.cfg, context.timer
     folder = cfg.corpus_dir or fitting_corpus(context.loaded)
     check_tokenizer(context.loaded, folder)
     limit = FAST_HELDOUT_TOKENS if cfg.fast_mode else None
     # The baselines are scored on the same documents.
-    found = heldout_bits_per_byte(context.loaded, folder, limit, check=box.check)
-    box.check(0.0)
+    found = heldout_bits_per_byte(context.loaded, folder, limit, check=timer.check)
+    timer.check(0.0)
     baselines = fit_and_score(folder, max_val_tokens=limit)
     measures = {
         "bits_per_byte": found.interval.as_dict(),
@@ -114,7 +114,7 @@ def _wikitext(context: Context) -> Outcome:
     limit = cfg.max_wikitext_tokens or (FAST_WIKITEXT_TOKENS if cfg.fast_mode else None)
     return Outcome(
         data.origin,
-        *evaluate_wikitext(context.loaded, data, limit, seed=cfg.seed, check=context.box.check),
+        *evaluate_wikitext(context.loaded, data, limit, seed=cfg.seed, check=context.timer.check),
     )
 
 
@@ -124,7 +124,7 @@ def _lambada(context: Context) -> Outcome:
     count = cfg.max_lambada_samples or cfg.samples
     return Outcome(
         data.origin,
-        *evaluate_lambada(context.loaded, data, count, seed=cfg.seed, check=context.box.check),
+        *evaluate_lambada(context.loaded, data, count, seed=cfg.seed, check=context.timer.check),
     )
 
 
@@ -133,17 +133,17 @@ def _boolq(context: Context) -> Outcome:
     data = benchmark_rows(BOOLQ, cfg.data_dir)
     count = cfg.max_boolq_samples or cfg.samples
     return Outcome(
-        data.origin, *evaluate_boolq(context.loaded, data, count, check=context.box.check)
+        data.origin, *evaluate_boolq(context.loaded, data, count, check=context.timer.check)
     )
 
 
 def _conversations(context: Context) -> Outcome:
     path = context.cfg.sft_heldout_path
     rows = _heldout_rows(context, path)
-    check = context.box.check
+    check = context.timer.check
     loss = answer_loss(context.loaded, rows, check=check)
     prompts = [messages_of(row)[:-1] for row in rows[: context.cfg.samples]]
-    context.box.begin()
+    context.timer.begin()
     rates = answer_rates(context.loaded, prompts, check=check)
     measures = {
         "answer_loss": loss.as_dict(),
@@ -157,7 +157,7 @@ def _conversations(context: Context) -> Outcome:
 def _preferences(context: Context) -> Outcome:
     path = context.cfg.dpo_heldout_path
     rows = _heldout_rows(context, path)
-    accuracy = preference_accuracy(context.loaded, rows, check=context.box.check)
+    accuracy = preference_accuracy(context.loaded, rows, check=context.timer.check)
     measures = {
         "accuracy": accuracy.as_dict(),
         "chance": 0.5,
@@ -187,7 +187,7 @@ def _smoke(context: Context) -> Outcome:
         prompts = one_of_each(prompts)
     source = cfg.custom_prompts or Path("evaluation/smoke_prompts.json")
     return Outcome(
-        source.name, *run_smoke(context.loaded, prompts, cfg.max_new_tokens, context.box.check)
+        source.name, *run_smoke(context.loaded, prompts, cfg.max_new_tokens, context.timer.check)
     )
 
 

@@ -19,9 +19,9 @@ import torch
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, Interrupted, LumiError
 from utils.evaluation.measurements import PARTS, Context, Part
+from utils.evaluation.part_timer import PartTimer
 from utils.evaluation.report import render
 from utils.evaluation.smoke import read_prompts
-from utils.evaluation.timebox import TimeBox
 from utils.files import MANIFEST, atomic_folder, move_aside, sha256_file, write_json
 from utils.lock import one_writer
 from utils.machine.facts import package_versions
@@ -45,7 +45,7 @@ def evaluate(cfg: EvaluateConfig, parts: Sequence[Part] = PARTS) -> Path:
         Interrupted: a signal arrived; what was measured so far is written.
     """
     check_paths(cfg)
-    box = TimeBox(cfg.max_minutes)
+    timer = PartTimer(cfg.max_minutes)
     loaded = load_model(cfg.model_path, device=best_device(cfg.cpu))
     target = result_folder(cfg, loaded.folder)
     result: dict[str, Any] = {
@@ -63,7 +63,7 @@ def evaluate(cfg: EvaluateConfig, parts: Sequence[Part] = PARTS) -> Path:
     started_s = time.monotonic()
     try:
         for part in parts:
-            run_part(part, Context(cfg, loaded, box), result["results"][part.name], records)
+            run_part(part, Context(cfg, loaded, timer), result["results"][part.name], records)
     except Interrupted as error:
         raise Interrupted(f"evaluation stopped: results so far are in {target}") from error
     finally:
@@ -126,7 +126,7 @@ def run_part(part: Part, context: Context, entry: dict[str, Any], records: Recor
     started_s = time.monotonic()
     entry.update(status="failed", reason="an unexpected error, see the log")
     try:
-        context.box.begin()
+        context.timer.begin()
         outcome = part.run(context)
     except Interrupted:
         entry.update(status="not run", reason="stopped by a signal")

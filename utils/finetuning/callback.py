@@ -9,9 +9,10 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from utils.finetuning.run_folder import AdapterRun
-from utils.finetuning.time_box import SAFETY, StepPlan, TimeBox
+from utils.finetuning.step_plan import SAFETY, StepPlan
 from utils.log import Task, progress
 from utils.stage import stop_request
+from utils.time_box import TimeBox
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class PlanCallback(TrainerCallback):
             self._task.advance(1, self._state())
         if stop_request:
             self.stopped_at = step
-        out_of_time = self.box.training_left_s < self._step_s(step)
+        out_of_time = self.box.work_left_s < self._step_s(step)
         if stop_request or out_of_time or step >= self.plan.total:
             control.should_training_stop = True
             control.should_log = True
@@ -101,7 +102,7 @@ class PlanCallback(TrainerCallback):
 
     def _plan_is_old(self) -> bool:
         """Tell whether a tenth of the time left has passed since the last look."""
-        return time.monotonic() - self._mark > 0.1 * max(1.0, self.box.training_left_s)
+        return time.monotonic() - self._mark > 0.1 * max(1.0, self.box.work_left_s)
 
     def _step_s(self, step: int) -> float:
         """Return seconds of a step: the mean of the whole run's and of those since the last plan.
@@ -116,7 +117,7 @@ class PlanCallback(TrainerCallback):
 
     def _replan(self, step: int) -> None:
         step_s = self._step_s(step)
-        fits = self.box.training_left_s * SAFETY / step_s
+        fits = self.box.work_left_s * SAFETY / step_s
         total = step + int(min(self.plan.most - step, max(0, fits)))
         if self.plan.change(step, total):
             self.run.event("replan", step, total=self.plan.total, step_s=round(step_s, 4))

@@ -53,8 +53,9 @@ from utils.finetuning.lora import (
 )
 from utils.finetuning.run_folder import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
-from utils.finetuning.time_box import StepPlan, TimeBox
+from utils.finetuning.step_plan import StepPlan
 from utils.model.checkpoints import LoadedModel
+from utils.time_box import TimeBox
 from utils.training.records.metrics import RUN_FILE
 
 FIRST_LOSS = math.log(2)

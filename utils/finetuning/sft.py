@@ -41,8 +41,8 @@ from utils.finetuning.lora import (
 )
 from utils.finetuning.run_folder import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
-from utils.finetuning.time_box import TimeBox
 from utils.model.checkpoints import LoadedModel
+from utils.time_box import TimeBox
 
 MAX_PROMPTS = 100
 MAX_NEW_TOKENS = 128

@@ -33,8 +33,9 @@ from utils.finetuning.callback import PlanCallback
 from utils.finetuning.lora import ADAPTER
 from utils.finetuning.run_folder import AdapterRun
 from utils.finetuning.splits import batch_order
-from utils.finetuning.time_box import StepPlan, TimeBox
+from utils.finetuning.step_plan import StepPlan, fitting_steps
 from utils.machine.precision import choose_matmul_precision, is_bf16_faster
+from utils.time_box import TimeBox
 
 MUCH_FASTER = 0.8
 """Share of a step's seconds that fewer threads must get by with: one step is a rough measure."""
@@ -201,7 +202,7 @@ def conduct(
     if box.minutes is not None:
         measure = partial(time_a_step, trainer, cfg.gradient_accumulation_steps)
         step_s = fastest_step(measure) if trainer.args.use_cpu else measure()
-        plan.events[0] = (0, box.fitting_steps(step_s, plan.most))
+        plan.events[0] = (0, fitting_steps(box, step_s, plan.most))
     threads = torch.get_num_threads()
     run.event("plan", 0, total=plan.total, most=plan.most, step_s=step_s, threads=threads)
     log.info("%d steps of %d rows planned (all passes: %d)", plan.total, rows, plan.most)

@@ -43,8 +43,7 @@ def stop_early(trainer: Trainer) -> None:
     (wanted,) = trainer.processes.share_numbers([wanted])
     if total is None or wanted < 0 or wanted >= total:
         return
-    trainer.plan.record(EARLY_STOP, step, write=trainer.processes.is_main, total=wanted)
-    trainer.metrics.event(EARLY_STOP, step, trainer.clock.elapsed_s(), total=wanted)
+    trainer.decide(EARLY_STOP, total=wanted)
     what = "ending here" if wanted == step else f"decaying now, {wanted:,} steps in all"
     log.info("step %d: no better for %d validations: %s", step, cfg.early_stopping_patience, what)
 

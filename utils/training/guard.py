@@ -22,13 +22,14 @@ from transformers import PreTrainedModel
 from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, LumiError
 from utils.machine.memory import release_memory, smaller_micro_batch
+from utils.time_box import Clock
 from utils.tokenizers.control_tokens import ControlIds
 from utils.training.checkpoints.state import TrainState, load_checkpoint, read_step, resumable
 from utils.training.devices.fsdp import from_own_rows, own_part, own_rows
 from utils.training.devices.processes import Processes
 from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
-from utils.training.schedule.plan import Clock, Plan
+from utils.training.schedule.plan import Plan
 from utils.training.skipped_windows import SkippedWindow, row_losses, write_report
 from utils.training.step.first_weights import initial_weights
 from utils.training.step.loss import RowForm
@@ -240,5 +241,5 @@ class Guard:
             log.warning(text, *values)
 
     def _record(self, name: str, state: TrainState, **values: int) -> None:
-        self.plan.record(name, state.step, write=self.processes.is_main, **values)
+        self.plan.record(name, state.step, **values)
         self.metrics.event(name, state.step, self.clock.elapsed_s(), **values)

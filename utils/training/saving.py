@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from utils.disk import disk_errors
 from utils.files import atomic_folder
 from utils.model.checkpoints import LUMI_FILE, WEIGHTS_FILE, description_files
+from utils.time_box import Clock
 from utils.training.checkpoints.host_copy import HostCopy
 from utils.training.checkpoints.rotation import leave_later, make_room, rotate
 from utils.training.checkpoints.shares import Share, state_tensors, whole_weights
@@ -34,7 +35,7 @@ from utils.training.devices.fsdp import is_sharded
 from utils.training.devices.processes import Processes
 from utils.training.run import Run
 from utils.training.schedule.intervals import Intervals
-from utils.training.schedule.plan import Clock, Plan, TimeBox
+from utils.training.schedule.plan import Plan, StepBudget
 from utils.training.step.optimizer import Optimizers
 
 ASSUMED_BYTES_PER_S = 300e6
@@ -54,7 +55,7 @@ class Saver:
     state: TrainState
     plan: Plan
     clock: Clock
-    box: TimeBox | None = None
+    box: StepBudget | None = None
     last_save_s: float = 0.0
     """Time of the run at the last save that a resume can start from."""
     _host: HostCopy | None = field(default_factory=HostCopy)

@@ -13,6 +13,7 @@ from utils.model.architecture import build_model
 from utils.model.attention import DocumentMask, choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
+from utils.time_box import Clock
 from utils.tokenizers.control_tokens import ControlIds
 from utils.training.checkpoints.state import TrainState, check_tokenizer, load_checkpoint
 from utils.training.devices.fsdp import shard
@@ -21,7 +22,7 @@ from utils.training.records import provenance
 from utils.training.records.data_usage import describe_sources
 from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
-from utils.training.schedule.plan import PLAN_FILE, Clock, Plan, TimeBox, read_events
+from utils.training.schedule.plan import PLAN_FILE, Plan, StepBudget, read_events
 from utils.training.schedule.schedule import ENDLESS
 from utils.training.step.fast_paths import choose_fast_paths
 from utils.training.step.feeding import open_feed
@@ -73,7 +74,9 @@ def build_trainer(run: Run, processes: Processes, clock: Clock) -> Trainer:
         optimizers=Optimizers.build(model, cfg, fast.muon_dtype),
         fast=fast,
         state=TrainState(),
-        plan=Plan(run.folder / PLAN_FILE, cfg.warmup_steps, cfg.decay_ratio),
+        plan=Plan(
+            run.folder / PLAN_FILE, cfg.warmup_steps, cfg.decay_ratio, is_writer=processes.is_main
+        ),
         clock=clock,
         metrics=MetricsLog(run.folder, tensorboard=cfg.tensorboard, wandb=cfg.wandb),
         box=_time_box(cfg, clock),
@@ -108,10 +111,10 @@ def _validation(run: Run, tokens: int) -> ValidationSet:
     return ValidationSet.open(run.data_dirs, run.length, tokens, document_mask=mask)
 
 
-def _time_box(cfg: PretrainConfig, clock: Clock) -> TimeBox | None:
+def _time_box(cfg: PretrainConfig, clock: Clock) -> StepBudget | None:
     if cfg.max_minutes is None:
         return None
-    return TimeBox(
+    return StepBudget(
         60 * cfg.max_minutes,
         clock,
         save_every_s=60 * cfg.save_minutes,
@@ -140,8 +143,7 @@ def _restore(trainer: Trainer) -> None:
     else:
         trainer.plan.events = list(trainer.state.events)
     if run.cfg.plan is not None:
-        write = trainer.processes.is_main
-        trainer.plan.follow(read_events(run.cfg.plan), trainer.state.step, write=write)
+        trainer.plan.follow(read_events(run.cfg.plan), trainer.state.step)
     trainer.saver.leave_later()
     trainer.state.settings_hash, trainer.state.environment = run.settings_hash, environment
 
@@ -197,15 +199,14 @@ def _size_validation(trainer: Trainer) -> None:
     else:
         batches = max(1, int(VALIDATION_SHARE * box.budget_s / batch_s))
         tokens = min(tokens, batches * rows * run.length)
-        write = trainer.processes.is_main
-        trainer.plan.record("validation", trainer.state.step, write=write, tokens=tokens)
+        trainer.plan.record("validation", trainer.state.step, tokens=tokens)
     trainer.validation = _validation(run, tokens)
     box.evaluation_s = batch_s * math.ceil(len(trainer.validation.inputs) / rows)
 
 
 def _plan_fixed(trainer: Trainer) -> None:
     """Plan a run of known length, or a new length for a resumed one."""
-    cfg, write = trainer.run.cfg, trainer.processes.is_main
+    cfg = trainer.run.cfg
     if cfg.plan is not None:
         return
     steps = cfg.max_steps
@@ -218,7 +219,7 @@ def _plan_fixed(trainer: Trainer) -> None:
     if trainer.box is not None:
         if total is not None and step >= total:  # a finished run gets another box
             trainer.box.budget_s += trainer.clock.used_before_s
-            trainer.plan.record("extend", step, write=write, total=ENDLESS)
+            trainer.plan.record("extend", step, total=ENDLESS)
         return
     first = trainer.plan.find("plan") if trainer.plan.early_stop() else None
     if steps is None or steps in (total, (first or {}).get("total")):
@@ -226,5 +227,4 @@ def _plan_fixed(trainer: Trainer) -> None:
     trainer.announce_passes(steps)
     if total is not None:
         log.warning("%d steps in all instead of %d", steps, total)
-    trainer.plan.record("plan", step, write=write, total=steps, is_fresh=True)
-    trainer.metrics.event("plan", step, trainer.clock.elapsed_s(), total=steps)
+    trainer.decide("plan", total=steps, is_fresh=True)

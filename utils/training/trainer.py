@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -19,6 +20,7 @@ from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, Interrupted
 from utils.machine.memory import OUT_OF_MEMORY, is_out_of_memory
 from utils.stage import stop_request
+from utils.time_box import Clock
 from utils.training.checkpoints.state import TrainState
 from utils.training.devices.fsdp import is_sharded
 from utils.training.devices.processes import Processes
@@ -28,7 +30,7 @@ from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
 from utils.training.saving import Saver
 from utils.training.schedule.intervals import Intervals
-from utils.training.schedule.plan import Clock, Plan, TimeBox
+from utils.training.schedule.plan import Plan, StepBudget
 from utils.training.schedule.schedule import ENDLESS
 from utils.training.step.fast_paths import FastPaths
 from utils.training.step.feeding import Feed, own_batches
@@ -58,7 +60,7 @@ class Trainer:
     plan: Plan
     clock: Clock
     metrics: MetricsLog
-    box: TimeBox | None = None
+    box: StepBudget | None = None
     intervals: Intervals = field(init=False)
     saver: Saver = field(init=False)
     guard: Guard = field(init=False)
@@ -211,8 +213,6 @@ class Trainer:
         self.state = state
         self.saver.take_state(state)
 
-    # --- the plan -------------------------------------------------------------------------------
-
     @property
     def total(self) -> int | None:
         """Steps of the run as planned so far; None while calibrating."""
@@ -237,9 +237,7 @@ class Trainer:
         if wanted < 0:
             return total
         name = "plan" if total is None else "replan"
-        write = self.processes.is_main
-        self.plan.record(name, step, write=write, total=wanted)
-        self.metrics.event(name, step, self.clock.elapsed_s(), total=wanted)
+        self.decide(name, total=wanted)
         level = logging.INFO if total is None else logging.DEBUG
         log.log(level, "%s at step %d: %d steps in all", name, step, wanted)
         if total is None:
@@ -247,12 +245,15 @@ class Trainer:
             self.saver.save(f"step_{step}")
         return wanted
 
+    def decide(self, name: str, *, total: int, **values: Any) -> None:
+        """Write a new length of the run into plan and metrics, before it takes effect."""
+        self.plan.record(name, self.state.step, total=total, **values)
+        self.metrics.event(name, self.state.step, self.clock.elapsed_s(), total=total)
+
     def announce_passes(self, total: int) -> None:
         """Say which data are seen more than once in `total` steps."""
         rows = total * global_rows(self.run.cfg)
         announce_passes(self.data, self.run.data_dirs, self.run.cfg.seed, rows)
-
-    # --- when to do what ------------------------------------------------------------------------
 
     def is_log_due(self) -> bool:
         """Whether the last step is to be recorded."""
@@ -271,8 +272,6 @@ class Trainer:
         """Whether to save now; rank 0's clock decides."""
         is_due = self.saver.is_due(self.total)
         return bool(self.processes.share_numbers([int(is_due)])[0])
-
-    # --- what is done ---------------------------------------------------------------------------
 
     def validate(self, max_batches: int | None = None) -> float:
         """Measure bits per byte, record it, and return it; cut short where the box would end."""

@@ -196,8 +196,7 @@ def _record_paths(trainer: Trainer, earlier: dict[str, Any]) -> None:
     announce(earlier, paths)
     state.fast_paths = paths
     if paths != earlier or trainer.plan.find("fast_paths", state.step) is None:
-        write = trainer.processes.is_main
-        trainer.plan.record("fast_paths", state.step, write=write, paths=paths)
+        trainer.plan.record("fast_paths", state.step, paths=paths)
     trainer.run.record.values["environment"] |= trainer.fast.as_dict()
     trainer.run.record.write()
 
@@ -219,7 +218,7 @@ def _record_micro_batch(trainer: Trainer) -> None:
             size,
             trainer.run.cfg.batch_size,
         )
-    trainer.plan.record("micro_batch", step, write=trainer.processes.is_main, micro_batch=size)
+    trainer.plan.record("micro_batch", step, micro_batch=size)
 
 
 def _fitting(trainer: Trainer, size: int) -> int:

@@ -8,10 +8,11 @@ import torch
 
 from utils.config.pretrain import PretrainConfig
 from utils.model.architecture import build_model
+from utils.time_box import Clock
 from utils.training.checkpoints.state import TrainState
 from utils.training.checkpoints.writer import Writer
 from utils.training.saving import Saver
-from utils.training.schedule.plan import Clock, Plan
+from utils.training.schedule.plan import Plan
 from utils.training.step.optimizer import Optimizers
 
 TOY = dict(n_layer=1, d_model=16, n_head=2, d_ff=32, vocab_size=600, sequence_length=64)

@@ -11,10 +11,11 @@ from tests.utils.training.saves import CARD, go_on, toy_parts, toy_saver
 from utils.errors import BudgetError, DiskFull
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import save_model_files
+from utils.time_box import Clock
 from utils.training import saving
 from utils.training.checkpoints import host_copy as snapshot
 from utils.training.checkpoints.state import TrainState, load_checkpoint, read_step, resumable
-from utils.training.schedule.plan import Clock, TimeBox
+from utils.training.schedule.plan import StepBudget
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_a_budget_holds_at_every_moment(tmp_path, tokenizer_dir):
 
 
 def test_a_time_box_knows_the_stall_and_the_whole_save(tmp_path, tokenizer_dir, slow_writes):
-    box = TimeBox(3600, Clock())
+    box = StepBudget(3600, Clock())
     saver = toy_saver(tmp_path, tokenizer_dir, box=box)
     with saver.run.writer:
         saver.save("step_1")
@@ -221,7 +222,7 @@ def test_a_time_box_knows_the_stall_and_the_whole_save(tmp_path, tokenizer_dir, 
 
 
 def test_near_the_end_of_a_box_no_save_is_begun(tmp_path, tokenizer_dir):
-    box = TimeBox(60, Clock(born=time.monotonic()), save_s=10.0)
+    box = StepBudget(60, Clock(born=time.monotonic()), save_s=10.0)
     saver = toy_saver(tmp_path, tokenizer_dir, box=box, save_steps=1)
     with saver.run.writer:
         assert saver.is_due(None)

@@ -3,10 +3,10 @@
 import hashlib
 
 from utils.config.pretrain import PretrainConfig
+from utils.time_box import Clock
 from utils.training.devices.processes import Processes
 from utils.training.inputs import find_inputs
 from utils.training.run import open_run
-from utils.training.schedule.plan import Clock
 from utils.training.setup import build_trainer
 
 TOY = dict(

@@ -6,18 +6,15 @@ the learning rate never depends on the clock: it is a function of the events and
 
 import logging
 import math
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from utils.errors import BudgetError, ConfigError, DataError
 from utils.files import read_json, write_json
+from utils.time_box import Clock
 from utils.training.schedule.events import checked_event
 from utils.training.schedule.schedule import ENDLESS, Replan, Schedule, replay
 
@@ -42,29 +39,6 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Clock:
-    """Seconds a run has used, counted from the start of the process, earlier processes included."""
-
-    used_before_s: float = 0.0
-    born: float = field(default_factory=lambda: time.monotonic() - process_age_s())
-
-    def elapsed_s(self) -> float:
-        """Return the seconds used so far."""
-        return self.used_before_s + time.monotonic() - self.born
-
-
-def process_age_s() -> float:
-    """Return the seconds since this process was started (imports count against a box)."""
-    stat, uptime = Path("/proc/self/stat"), Path("/proc/uptime")
-    if stat.is_file() and uptime.is_file():  # to the tick; psutil's boot time is in whole seconds
-        ticks = int(stat.read_text().rpartition(")")[2].split()[19])
-        age_s = float(uptime.read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    else:
-        age_s = time.time() - psutil.Process().create_time()
-    return min(3600.0, max(0.0, age_s))
-
-
-@dataclass
 class Plan:
     """The events of a run and the schedule that follows from them."""
 
@@ -72,6 +46,8 @@ class Plan:
     warmup: int | None
     decay_ratio: float
     events: list[dict[str, Any]] = field(default_factory=list)
+    is_writer: bool = True
+    """Whether this process writes plan.json: one of all does."""
 
     def schedule(self, step: int) -> Schedule:
         """Return the schedule that holds for `step`; before the first plan it only warms up."""
@@ -130,7 +106,7 @@ class Plan:
         """Forget how the length was planned anew after `step`, which is done again."""
         self.events = [e for e in self.events if e["event"] != "replan" or e["step"] <= step]
 
-    def follow(self, events: Sequence[dict[str, Any]], step: int, *, write: bool = True) -> None:
+    def follow(self, events: Sequence[dict[str, Any]], step: int) -> None:
         """Take all events of another run; those before `step` must have been done here.
 
         What this run decided besides (on another machine, say) stays, and counts.
@@ -143,17 +119,17 @@ class Plan:
                 f"step {step} was not reached by the plan of --plan: pass another --output_dir"
             )
         self.events = [*events, *(event for event in self.events if event not in events)]
-        self._write(write)
+        self._write()
 
-    def _write(self, is_writer: bool) -> None:
-        if is_writer:
+    def _write(self) -> None:
+        if self.is_writer:
             write_json(self.path, {"format": 1, "events": self.events})
 
-    def record(self, name: str, step: int, *, write: bool = True, **values: Any) -> dict[str, Any]:
+    def record(self, name: str, step: int, **values: Any) -> dict[str, Any]:
         """Add an event; it is on the disk when this returns."""
         event = {"event": name, "step": step, **values}
         self.events.append(event)
-        self._write(write)
+        self._write()
         return event
 
     def load(self, events: Sequence[dict[str, Any]], *, step: int) -> None:
@@ -186,8 +162,11 @@ def read_events(run: Path) -> list[dict[str, Any]]:
 
 
 @dataclass
-class TimeBox:
-    """Decides how many steps fit. Costs are measured seconds of things beside training steps."""
+class StepBudget:
+    """Decides how many steps fit into a time box.
+
+    Costs are measured seconds of things beside training steps.
+    """
 
     budget_s: float
     clock: Clock

@@ -10,6 +10,8 @@ WARMUP = 100
 """Steps of warmup of a long run, unless the settings name them."""
 FIRST_WARMUP = 20
 """Steps of warmup, unless they are named, while the length of the run is not known."""
+WARMUP_SHARE = 0.1
+"""Share of a run that warmup takes at most, unless another one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,27 @@ class Schedule:
     """Step at which the line to zero begins."""
     decay_peak: float = 1.0
     """Factor at `decay_start`."""
+    warmup_share: float = WARMUP_SHARE
+    """Share of the run that warmup takes at most."""
 
     @classmethod
-    def plan(cls, total: int, warmup: int | None, decay_ratio: float) -> Self:
+    def plan(
+        cls,
+        total: int,
+        warmup: int | None,
+        decay_ratio: float,
+        warmup_share: float = WARMUP_SHARE,
+    ) -> Self:
         """Return the schedule of a run of `total` steps.
 
-        Warmup takes a tenth of it at most; None is a twentieth and at most `WARMUP` steps.
+        Warmup takes `warmup_share` of it at most; None is a twentieth and at most `WARMUP` steps.
         """
         start = total - max(1, round(total * decay_ratio))
         if warmup is None:
             warmup = min(WARMUP, max(1, total // 20))
-        warmup = min(warmup, max(1, total // 10))
-        return cls(total, warmup, decay_ratio, max(start, min(warmup, total - 1)))
+        warmup = min(warmup, max(1, int(total * warmup_share)))
+        decay_start = max(start, min(warmup, total - 1))
+        return cls(total, warmup, decay_ratio, decay_start, warmup_share=warmup_share)
 
     def factor(self, step: int) -> float:
         """Return the fraction of the peak rate for step number `step` (0 is the first)."""
@@ -61,7 +72,7 @@ class Schedule:
         straight line to zero at the new end.
         """
         total = max(total, step + 1)
-        fresh = self.plan(total, self.warmup, self.decay_ratio)
+        fresh = self.plan(total, self.warmup, self.decay_ratio, self.warmup_share)
         if step < self.decay_start and step <= fresh.decay_start:
             return replace(fresh, warmup=self.warmup)
         return replace(self, total=total, decay_start=step, decay_peak=self.factor(step))
@@ -80,7 +91,13 @@ class Replan:
     else it goes on from its present value."""
 
 
-def replay(events: Iterable[Replan], step: int, warmup: int | None, decay_ratio: float) -> Schedule:
+def replay(
+    events: Iterable[Replan],
+    step: int,
+    warmup: int | None,
+    decay_ratio: float,
+    warmup_share: float = WARMUP_SHARE,
+) -> Schedule:
     """Return the schedule that holds for `step`: that of the events up to there, in turn.
 
     Before the first event the run only warms up.
@@ -95,7 +112,7 @@ def replay(events: Iterable[Replan], step: int, warmup: int | None, decay_ratio:
         if event.total >= ENDLESS:
             found = waiting
         elif event.is_fresh or found.total >= ENDLESS:
-            found = Schedule.plan(event.total, warmup, decay_ratio)
+            found = Schedule.plan(event.total, warmup, decay_ratio, warmup_share)
         else:
             found = found.replanned(event.step, event.total)
     return found

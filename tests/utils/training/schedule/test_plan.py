@@ -8,7 +8,7 @@ import pytest
 from utils.errors import BudgetError, ConfigError
 from utils.files import write_json
 from utils.training.schedule.events import checked_event
-from utils.training.schedule.plan import CALIBRATION_STEPS, Plan, TimeBox, read_events
+from utils.training.schedule.plan import CALIBRATION_STEPS, Plan, StepBudget, read_events
 
 
 class SimulatedClock:
@@ -24,8 +24,8 @@ class SimulatedClock:
 def simulate(budget_s, step_s, *, evaluation_s=1.0, save_s=1.0):
     """Train in a box on a machine whose step takes `step_s(now)`; return (end, steps, plan)."""
     clock = SimulatedClock()
-    box = TimeBox(budget_s, clock, evaluation_s, save_s, startup_s=5.0)
-    plan = Plan(None, 100, 0.6)
+    box = StepBudget(budget_s, clock, evaluation_s, save_s, startup_s=5.0)
+    plan = Plan(None, 100, 0.6, is_writer=False)
     step, since = 0, 0
     while True:
         total = plan.total(step)
@@ -34,7 +34,7 @@ def simulate(budget_s, step_s, *, evaluation_s=1.0, save_s=1.0):
         else:
             wanted = box.replan(step, total)
         if wanted is not None:
-            plan.record("plan", step, write=False, total=wanted)
+            plan.record("plan", step, total=wanted)
         total = plan.total(step)
         if total is not None and step >= total:
             break
@@ -73,15 +73,15 @@ def test_the_rate_jumps_at_no_replan(machine):
 
 
 def test_a_box_too_small_says_what_it_needs():
-    box = TimeBox(20, SimulatedClock(12.0), 2.0, 2.0)
+    box = StepBudget(20, SimulatedClock(12.0), 2.0, 2.0)
     box.measured(1.0, 100)
     with pytest.raises(BudgetError, match=r"0\.333 min is too small .* --max_minutes 0\.\d"):
         box.first_plan(4)
 
 
 def test_saves_between_steps_are_planned_too():
-    box = TimeBox(100, SimulatedClock(0.0), 0.0, 1.0, save_every_steps=10)
-    rare = TimeBox(100, SimulatedClock(0.0), 0.0, 1.0)
+    box = StepBudget(100, SimulatedClock(0.0), 0.0, 1.0, save_every_steps=10)
+    rare = StepBudget(100, SimulatedClock(0.0), 0.0, 1.0)
     for one in (box, rare):
         one.measured(0.1, 100)
     assert box.steps_left() == pytest.approx(rare.steps_left() / 2, abs=1)
