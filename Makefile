@@ -112,7 +112,7 @@ serve-api: $(STAMP) ## 06 HTTP on 127.0.0.1:8000 (PORT=)
 
 ##@ Sessions and pipelines (PRETRAIN_, SFT_, DPO_ in front of a variable reach one stage)
 .PHONY: session-quick session-prototype session-experiment session-evaluation session-debug session-architecture session-status session-cleanup pipeline-full test-pipeline
-session-quick: ## everything in 30 minutes (SESSION_MINUTES=12 re-sizes the box)
+session-quick: ## everything in 30 minutes (SESSION_MINUTES=12 re-sizes the time box)
 session-prototype: ## everything in 2 hours
 session-experiment: ## everything in 4 hours
 session-evaluation: ## a thorough evaluation in 1 hour
@@ -124,7 +124,7 @@ session-status: $(STAMP) ## the sessions so far
 	@$(PY) -m utils.session.status
 session-cleanup: $(STAMP) ## remove the folders of failed and interrupted sessions (CONFIRM=yes)
 	@$(PY) -m utils.session.cleanup $(if $(CONFIRM),--yes)
-pipeline-full: $(STAMP) ## all stages at full size, without a box (CONFIG=, SIZE=tiny)
+pipeline-full: $(STAMP) ## all stages at full size, without a time box (CONFIG=, SIZE=tiny)
 	$(PY) -m utils.session.pipeline $(call flags,pipeline)
 test-pipeline: $(STAMP) ## all six stages on a few hundred documents, in a scratch folder
 	$(PY) -m utils.session.pipeline --test $(call option,--seed,SEED)
