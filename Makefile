@@ -18,11 +18,12 @@ FAST_MALLOC := env GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_THRESHOLD_=
 
 # $(call flags,sft) -> --seed 8 for each setting of sft that a variable holds (utils/config/variables.py);
 # $(call option,--seed,SEED) -> the same for a single variable. Values are quoted for the shell.
-flags = $(call checked,$(shell [ ! -x $(PY) ] || $(PY) -m utils.config.variables $(1) $(given) || echo :failed:))
+flags = $(call checked,$(shell command -v $(PY) >/dev/null || exit 0; $(PY) -m utils.config.variables $(1) $(given) || echo :failed:))
 checked = $(if $(filter :failed:,$(lastword $(1))),$(error no flags from the variables: the line above says why),$(1))
 given = $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)=$(call quoted,$(name))))
 option = $(if $($(2)),$(1) $(call quoted,$(2)))
-quoted = '$(subst ','\'',$(if $(filter environment,$(origin $(1))),$(value $(1)),$($(1))))'
+quoted = $(call escaped,$(if $(filter environment,$(origin $(1))),$(value $(1)),$($(1))))
+escaped = '$(subst ','\'',$(1))'
 
 ##@ Set-up
 .PHONY: help install install-ray check-env plan
@@ -60,7 +61,7 @@ plan: $(STAMP) ## size x tokens x time x memory x disk on this machine
 ##@ Data
 .PHONY: prepare prepare-demo prepare-wt103 prepare-wiki prepare-owt create-sample-datasets
 CONFIG ?= $(if $(SRC),,config/datasets/pydocs.json)
-RAW = $(call option,--input_path,RAW_DATASET) $(if $(RAW_DATASET),--dataset_name '$(basename $(notdir $(RAW_DATASET)))')
+RAW = $(call option,--input_path,RAW_DATASET) $(if $(RAW_DATASET),--dataset_name $(call escaped,$(basename $(notdir $(RAW_DATASET)))))
 prepare: $(STAMP) ## 01 clean, deduplicate, tokenize: CONFIG=file, SRC=own folder, RAW_DATASET=c4
 	$(PY) scripts/01_prepare_data.py $(call option,--config,CONFIG) $(call option,--input_path,SRC) $(RAW) $(call flags,prepare)
 prepare-demo: ## WikiText-2 from the hub
@@ -82,7 +83,7 @@ create-sample-datasets: $(STAMP) ## practice sets data/sft_dataset.json and data
 pretrain-nano pretrain-tiny pretrain-small pretrain-base: pretrain-%: $(STAMP) ## 02 pre-train a size from scratch
 	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json $(call flags,pretrain)
 resume-pretrain-tiny resume-pretrain-small resume-pretrain-base: resume-pretrain-%: $(STAMP) ## go on from the newest good checkpoint
-	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json $(call flags,pretrain) --resume_from_checkpoint '$(or $(OUTPUT_DIR),checkpoints/pretrain)/$(or $(MODEL_NAME),$*)'
+	$(FAST_MALLOC) $(LAUNCH) scripts/02_pretrain.py --config config/$*.json $(call flags,pretrain) --resume_from_checkpoint $(call escaped,$(or $(OUTPUT_DIR),checkpoints/pretrain)/$(or $(MODEL_NAME),$*))
 resume: $(STAMP) ## go on with the newest interrupted session or pre-training
 	$(PY) -m utils.session.resume $(call flags,resume)
 sft: $(STAMP) ## 03 fine-tune with LoRA (SFT_DATASET=file)
@@ -102,7 +103,7 @@ evaluate-detailed: ## 200 samples and a record of every item
 evaluate evaluate-quick evaluate-detailed: $(STAMP)
 	$(PY) scripts/05_evaluate.py --config config/evaluate.json $(EVALUATE_MODE) $(call flags,evaluate)
 assess-performance: $(STAMP) ## judge the newest result (or RESULTS=file) against published ranges
-	$(PY) evaluation/assess_performance.py $(RESULTS)
+	$(PY) evaluation/assess_performance.py $(call option,,RESULTS)
 validate-architecture: $(STAMP) ## parameters, memory and FLOPs of every model config
 	$(PY) -m utils.planning.architectures
 serve: $(STAMP) ## 06 talk to the model in the terminal
@@ -112,7 +113,7 @@ serve-api: $(STAMP) ## 06 HTTP on 127.0.0.1:8000 (PORT=)
 
 ##@ Sessions and pipelines (PRETRAIN_, SFT_, DPO_ in front of a variable reach one stage)
 .PHONY: session-quick session-prototype session-experiment session-evaluation session-debug session-architecture session-status session-cleanup pipeline-full test-pipeline
-session-quick: ## everything in 30 minutes (SESSION_MINUTES=12 re-sizes the box)
+session-quick: ## everything in 30 minutes (SESSION_MINUTES=12 re-sizes the time box)
 session-prototype: ## everything in 2 hours
 session-experiment: ## everything in 4 hours
 session-evaluation: ## a thorough evaluation in 1 hour
@@ -124,7 +125,7 @@ session-status: $(STAMP) ## the sessions so far
 	@$(PY) -m utils.session.status
 session-cleanup: $(STAMP) ## remove the folders of failed and interrupted sessions (CONFIRM=yes)
 	@$(PY) -m utils.session.cleanup $(if $(CONFIRM),--yes)
-pipeline-full: $(STAMP) ## all stages at full size, without a box (CONFIG=, SIZE=tiny)
+pipeline-full: $(STAMP) ## all stages at full size, without a time box (CONFIG=, SIZE=tiny)
 	$(PY) -m utils.session.pipeline $(call flags,pipeline)
 test-pipeline: $(STAMP) ## all six stages on a few hundred documents, in a scratch folder
 	$(PY) -m utils.session.pipeline --test $(call option,--seed,SEED)

@@ -1,5 +1,6 @@
 """Make targets: all there, all honest, and each variable reaches its stage."""
 
+import functools
 import itertools
 import os
 import re
@@ -37,6 +38,7 @@ def make(*arguments, **environment):
     )
 
 
+@functools.cache
 def command_of(target, *variables, **environment):
     """The last line make would run for `target` on a machine that is set up."""
     done = make("-n", "-o", ".venv/.installed", target, *variables, **environment)
@@ -139,6 +141,9 @@ def test_an_exported_value_keeps_its_lines():
 def test_a_variable_of_the_makefile_alone_is_quoted_too():
     assert missing(command_of("sft", SFT_DATASET="it's $5"), {"dataset_path": "it's $5"}) == []
     assert missing(command_of("prepare", "SRC=it's $$5"), {"input_path": "it's $5"}) == []
+    resumed = command_of("resume-pretrain-tiny", "OUTPUT_DIR=it's", "RESUME_FROM_CHECKPOINT=x")
+    assert words_of(resumed)[-2:] == ["--resume_from_checkpoint", "it's/tiny"]
+    assert words_of(command_of("assess-performance", "RESULTS=a b"))[-1] == "a b"
 
 
 def test_the_launcher_and_the_allocator_stand_in_front_of_the_script():

@@ -68,7 +68,7 @@ class PrepareConfig(StageConfig):
     reuse_tokenizer: Shaping[bool] = False
     """Encode with the tokenizer in tokenizer_path: Lumi's, Hugging Face's or a tokenizer.model."""
     vocab_size: Shaping[int] = Field(32768, ge=300)
-    """Pieces of the tokenizer; at least 300 (256 bytes + control pieces + some text)."""
+    """Size of the vocabulary; at least 300 (256 bytes + control tokens + some text)."""
     sequence_length: Shaping[PositiveInt] = 1024
     """Context the shards are meant for, in tokens (recorded; 02 may read any length)."""
     min_length: Shaping[PositiveInt] = 50

@@ -96,7 +96,7 @@ class ResumeConfig(StageConfig):
 
 
 class StatusConfig(StageConfig):
-    """List the sessions: state, box, minutes used, result, report."""
+    """List the sessions: state, time box, minutes used, result, report."""
 
     runs_dir: Path = Path("sessions/runs")
     """Parent of the sessions."""

@@ -19,7 +19,7 @@ class Inputs:
     """Settings and prepared folders that fit each other."""
 
     cfg: PretrainConfig
-    """Settings with one embedding row for each piece of the tokenizer."""
+    """Settings with what was found: the prepared folder, and the vocabulary of its tokenizer."""
     data_dirs: tuple[Path, ...]
     manifest: dict[str, Any]
     """Of the first folder."""
@@ -44,9 +44,10 @@ def find_inputs(cfg: PretrainConfig) -> Inputs:
         raise ConfigError(
             f"{len(cfg.data_weights)} data_weights for {len(data_dirs)} data_dirs: give one each"
         )
+    found: dict[str, Any] = {"vocab_size": _rows(cfg, manifests[0]["vocab_size"])}
     if not cfg.data_dirs:
-        cfg = cfg.model_copy(update={"data_dir": data_dirs[0]})  # recorded: `make resume` needs it
-    return Inputs(fit_vocabulary(cfg, manifests[0]["vocab_size"]), data_dirs, manifests[0])
+        found["data_dir"] = data_dirs[0]  # recorded: `make resume` needs it
+    return Inputs(cfg.model_copy(update=found), data_dirs, manifests[0])
 
 
 def _data_dirs(cfg: PretrainConfig) -> tuple[Path, ...]:
@@ -70,17 +71,17 @@ def _check_one_tokenizer(folders: Sequence[Path], manifests: Sequence[dict[str, 
             )
 
 
-def fit_vocabulary(cfg: PretrainConfig, pieces: int) -> PretrainConfig:
-    """Return `cfg` with one embedding row for each piece of the tokenizer.
+def _rows(cfg: PretrainConfig, vocabulary: int) -> int:
+    """Return the rows of the embedding: the tokenizer's vocabulary, at most cfg.vocab_size.
 
     Raises:
-        ConfigError: the tokenizer has more pieces than --vocab_size.
+        ConfigError: the vocabulary is larger.
     """
-    if pieces > cfg.vocab_size:
+    if vocabulary > cfg.vocab_size:
         raise ConfigError(
-            f"the tokenizer has {pieces} pieces, vocab_size is {cfg.vocab_size}: pass --vocab_size "
-            f"{pieces} or prepare the data with fewer pieces"
+            f"the tokenizer has a vocabulary of {vocabulary}, vocab_size is {cfg.vocab_size}: pass "
+            f"--vocab_size {vocabulary} or prepare the data with a smaller one"
         )
-    if pieces < cfg.vocab_size:
-        log.info("vocab_size %d follows the tokenizer: %d rows", cfg.vocab_size, pieces)
-    return cfg.model_copy(update={"vocab_size": pieces})
+    if vocabulary < cfg.vocab_size:
+        log.info("vocab_size %d follows the tokenizer: %d rows", cfg.vocab_size, vocabulary)
+    return vocabulary
