@@ -1,4 +1,4 @@
-"""What was prepared, in words: the cards of a data set and its tokenizer, from stats.json."""
+"""Writes the cards of a data set and of its tokenizer: stats.json in words."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What became of each source: its files, its documents, characters and tokens, its share.
+"""Accounts for each source: its files, its documents, characters and tokens, its share.
 
 No dates, no paths, no timings: the same data give the same manifest, on any number of processes.
 """

@@ -78,7 +78,7 @@ class Archive:
 
 
 class _Bounded(io.FileIO):
-    """The file of an archive, of which no more than a table of contents is read at once."""
+    """File of an archive, of which no more than a table of contents is read at once."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
@@ -132,7 +132,7 @@ def _problem(name: str, info: zipfile.ZipInfo, shares_bytes: bool) -> str | None
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a member, unpacked as it is read; all that is good comes before an error."""
+    """Content of a member, unpacked as it is read; all that is good comes before an error."""
 
     def __init__(self, file: io.FileIO, info: zipfile.ZipInfo) -> None:
         self._file, self._info = file, info

@@ -38,7 +38,7 @@ class HubSet:
 
     @property
     def label(self) -> str:
-        """What messages and the data card call it."""
+        """Name in messages and in the data card."""
         return f"{self.place} ({self.config})" if self.config else self.place
 
 

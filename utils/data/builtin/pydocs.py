@@ -1,4 +1,4 @@
-"""The built-in corpus: docstrings of the standard library and of the installed packages.
+"""Makes the built-in corpus: docstrings of the standard library and of the installed packages.
 
 About 36 MB of English technical prose that lies on every machine that runs Lumi. It is read from
 source files in several processes and kept in data/raw/pydocs under a fingerprint of the Python and

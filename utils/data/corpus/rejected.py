@@ -18,7 +18,7 @@ Sample = Mapping[str, str | int]
 
 
 class LossRecorder:
-    """What a step takes out of a source, with the first of each reason; kept in the store."""
+    """Counts what a step takes out of a source, and keeps the first of each reason."""
 
     def __init__(self) -> None:
         self._dropped: dict[str, list[int]] = {}
@@ -48,10 +48,10 @@ class LossRecorder:
 
 @dataclass
 class Losses:
-    """What does not come out of a source."""
+    """Counts of what does not come out of a source."""
 
     documents: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """Number of dropped documents by reason."""
     characters: Counter[str] = field(default_factory=Counter)
     bad_lines: int = 0
     bad_characters: int = 0
@@ -67,7 +67,7 @@ class Rejected:
         self._files: dict[str, BinaryIO] = {}
         self._written: Counter[str] = Counter()
         self.sources: defaultdict[int, Losses] = defaultdict(Losses)
-        """By number of the source."""
+        """Losses of each source (its number)."""
         self.first_bad: dict[str, Any] | None = None
 
     @property
@@ -95,6 +95,11 @@ class Rejected:
             losses.bad_characters += bad["bytes"]
             self.first_bad = self.first_bad or bad
             self._write(BAD_LINES, bad)
+
+    def merge_all(self, records: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take over the records of a step by number of the source."""
+        for source, record in records.items():
+            self.merge(source, record)
 
     def _write(self, name: str, sample: Sample) -> None:
         if name not in self._files:

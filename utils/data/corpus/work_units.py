@@ -1,4 +1,4 @@
-"""The input cut into units of work, each with a name that tells all its result depends on.
+"""Cuts the input into units of work, each with a name that tells all its result depends on.
 
 A unit is a few parts of files that a worker reads itself, or a batch of documents that only the
 parent can read (a stream from the hub, a long packed file). Where units end depends on the input

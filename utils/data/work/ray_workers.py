@@ -1,4 +1,4 @@
-"""The same work on a Ray cluster: plain tasks over a folder that all nodes share.
+"""Does the same work on a Ray cluster: plain tasks over a folder that all nodes share.
 
 Every result lies in the store, so a task that is lost with its node is simply done again elsewhere,
 and the prepared folder is byte for byte that of local processes. Ray is an optional extra
