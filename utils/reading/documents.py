@@ -23,15 +23,12 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row as it was read."""
+class Placed:
+    """Place of something in the input."""
 
     file: str
     line: int
     """1-based line, or number of the row in a list or table; 0 for the file as a whole."""
-    value: dict[str, Any]
-    num_bytes: int = 0
-    """Its length as JSON (0 where it is not known)."""
 
     @property
     def place(self) -> str:
@@ -40,20 +37,21 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class BadLine:
+class Row(Placed):
+    """One row as it was read."""
+
+    value: dict[str, Any]
+    num_bytes: int = 0
+    """Its length as JSON (0 where it is not known)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine(Placed):
     """A line, row or file that gives no document, and why."""
 
-    file: str
-    line: int
-    """1-based line or row; 0 for the file as a whole."""
     reason: str
     num_bytes: int = 0
     """Its length (0 where it is not known)."""
-
-    @property
-    def place(self) -> str:
-        """`file:line` for messages."""
-        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 Rows = Iterator[Row | BadLine]

@@ -54,8 +54,7 @@ class Losses:
     """Number of dropped documents by reason."""
     characters: Counter[str] = field(default_factory=Counter)
     bad_lines: int = 0
-    bad_characters: int = 0
-    """Bytes of the bad lines."""
+    bad_bytes: int = 0
 
 
 class Rejected:
@@ -78,7 +77,7 @@ class Rejected:
             total.documents.update(one.documents)
             total.characters.update(one.characters)
             total.bad_lines += one.bad_lines
-            total.bad_characters += one.bad_characters
+            total.bad_bytes += one.bad_bytes
         return total
 
     def merge(self, source: int, record: Mapping[str, Any]) -> None:
@@ -92,7 +91,7 @@ class Rejected:
             losses.characters[reason] += characters
         for bad in record["bad"]:
             losses.bad_lines += 1
-            losses.bad_characters += bad["bytes"]
+            losses.bad_bytes += bad["bytes"]
             self.first_bad = self.first_bad or bad
             self._write(BAD_LINES, bad)
 
