@@ -20,7 +20,7 @@ import pytest
 
 from utils.files import atomic_folder, write_manifest
 from utils.tokenizers.control_tokens import EOS_ID
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.training import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +107,7 @@ def prepared_dir(
 ) -> Path:
     """A prepared data folder in the format of stage 01: two training shards, one for validation."""
     target = tmp_path_factory.mktemp("processed") / "docs"
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = load_tokenizer(tokenizer_dir)
     cut = len(texts) * 9 // 10
     shards = {"train_00000": texts[: cut // 2], "train_00001": texts[cut // 2 : cut]}
     shards["val_00000"] = texts[cut:]
@@ -171,7 +171,7 @@ def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path
     card = {
         "stage": "sft",
         "template": "chatml",
-        "tokenizer_sha256": Tokenizer.load(tokenizer_dir).sha256,
+        "tokenizer_sha256": load_tokenizer(tokenizer_dir).sha256,
         "settings": config.model_dump(mode="json"),
         "parent": None,
         "dataset": "docs",

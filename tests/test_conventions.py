@@ -67,10 +67,10 @@ THROUGH_ANOTHER = {
     "test_file_parts.py": "parquet",
     "test_prepare.py": (
         "statistics corpus description encoding identity source_statistics documents rejected "
-        "screening steps"
+        "screening build clean_sources make_tokenizer"
     ),
     "test_readers.py": "formats",
-    "test_tokenizer.py": "control_tokens json_file language_samples sentencepiece "
+    "test_tokenizer.py": "control_tokens json_file language_samples load sentencepiece "
     "transformers_files training",
     "test_suite.py": "measurements",
     "test_guard.py": "skipped_windows",

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.files import read_json, sha256_file
 from utils.tokenizers.control_tokens import CHAT_TOKENS
-from utils.tokenizers.tokenizer import Tokenizer, frozen_file
+from utils.tokenizers.load import load_tokenizer
+from utils.tokenizers.tokenizer import frozen_file
 
 SHAPE = (
     "--n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --vocab_size 1000 --sequence_length 64 "
@@ -79,7 +80,7 @@ def run(run_script, stage, *flags):
 
 def check_prepared(folder, kind):
     """Hold the ids of the shards against the text beside them and against transformers."""
-    manifest, tokenizer = read_dataset(folder), Tokenizer.load(folder / "tokenizer")
+    manifest, tokenizer = read_dataset(folder), load_tokenizer(folder / "tokenizer")
     found = [manifest[key] for key in ("tokenizer_type", "vocab_size", "eos_id", "pad_id")]
     assert (*found, tokenizer.FILE) == EXPECTED[kind]
     assert manifest["tokenizer_sha256"] == sha256_file(frozen_file(folder / "tokenizer"))
@@ -108,7 +109,7 @@ def check_checkpoint(folder, prepared, stops=()):
 
     loaded, manifest = load_model(folder), read_dataset(prepared)
     eos, pad = manifest["eos_id"], manifest["pad_id"]
-    config, ours = loaded.model.config, Tokenizer.load(loaded.folder)
+    config, ours = loaded.model.config, load_tokenizer(loaded.folder)
     assert loaded.card["tokenizer_sha256"] == ours.sha256 == manifest["tokenizer_sha256"]
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (eos, eos, pad)
     assert config.vocab_size == manifest["vocab_size"] and loaded.prefix_id == eos
@@ -157,7 +158,7 @@ def test_every_type_goes_through_all_stages(run_script, work, texts, kind):
     layout = "instruct" if kind == "gpt2" else "chatml"
     data = ("--model_path", base.folder, "--dataset_path", "chats.json", "--output_dir", "sft")
     run(run_script, "03_sft", *data, "--prompt_template", layout, "--max_steps", 2)
-    chat = Tokenizer.load(prepared / "tokenizer").control_tokens()[CHAT_TOKENS[1]]
+    chat = load_tokenizer(prepared / "tokenizer").control_tokens()[CHAT_TOKENS[1]]
     stop = base.prefix_id if layout == "instruct" else chat
     tuned = check_tuned(work / "sft" / "final", prepared, stop)
     ask = ("--model_path", "sft", "--max_new_tokens", 8, "--cpu")

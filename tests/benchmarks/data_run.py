@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
+from utils.data.clean_sources import clean_sources, rules_of
 from utils.data.cleaning.batch import Rules, refine
 from utils.data.corpus.cleaned_unit import CleanedUnit
 from utils.data.corpus.corpus import Corpus, Fate
 from utils.data.corpus.fates import drop_duplicates
 from utils.data.corpus.rejected import LossRecorder, Rejected
-from utils.data.prepare import prepare
 from utils.data.sources import find_source
-from utils.data.steps import clean, rules_of
 from utils.data.tokens.shards import iter_documents
 from utils.data.work.cache import ResultCache
 from utils.data.work.workers import Workers
@@ -50,7 +50,7 @@ def deduplicate(
         pass
     watch = Watch()
     sources = [find_source(one) for one in cfg.sources]
-    units, _ = clean(cfg, sources, None, ResultCache(folder / "store"), pool, rejected)
+    units = clean_sources(cfg, sources, None, ResultCache(folder / "store"), pool, rejected)
     found = Corpus(units)
     drop_duplicates(cfg, found, pool, defaultdict(LossRecorder))
     parts = (

@@ -16,8 +16,8 @@ from tests.benchmarks.corpus import (
     similarity,
 )
 from tests.benchmarks.data_run import deduplicate, dropped_ids
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
-from utils.data.prepare import prepare
 from utils.data.tokens.shards import iter_documents
 from utils.data.work.workers import Workers
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
-from utils.data.prepare import prepare
 from utils.data.tokens.rows import PackedDataset
 from utils.data.tokens.shards import Encoded, SplitWriter, TokenShards, format_keys
 from utils.files import write_manifest

@@ -84,7 +84,7 @@ def quality(args: argparse.Namespace, shape: dict[str, Any], work: Path) -> dict
 
 def _prepared(work: Path) -> Path:
     """Return the docstrings of the installed packages, prepared for this."""
-    from utils.data.prepare import prepare
+    from tests.stage01 import prepare
 
     settings = {
         "input_path": "pydocs", "vocab_size": VOCAB_SIZE, "output_dir": work / "text",

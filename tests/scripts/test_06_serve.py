@@ -19,7 +19,7 @@ from utils.config.model import ModelConfig
 from utils.files import atomic_folder
 from utils.model.architecture import build_model
 from utils.model.checkpoints import save_model_files
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 
 QUESTIONS = ("What does json.dumps do?", "And os.path?", "Say <b>hi</b>")
 
@@ -38,7 +38,7 @@ def write_checkpoint(folder, tokenizer_dir, n_layer):
     with torch.no_grad():
         model.lm_head.weight[:12] = 0  # control tokens: never the likeliest of 600
         # Nor a carriage return, which `subprocess` would translate.
-        model.lm_head.weight[Tokenizer.load(tokenizer_dir).processor.piece_to_id("<0x0D>")] = 0
+        model.lm_head.weight[load_tokenizer(tokenizer_dir).processor.piece_to_id("<0x0D>")] = 0
     card = {"stage": "dpo", "template": "chatml", "tokenizer_sha256": "0" * 64}
     with atomic_folder(folder) as partial:
         save_model_files(model, partial, tokenizer_dir=tokenizer_dir, card=card)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.config.prepare import TokenCompression
+from utils.config.prepare import PrepareConfig
 from utils.data.corpus.cleaned_unit import CleanedUnit
 from utils.data.corpus.corpus import KEPT, SPLITS, Corpus
 from utils.data.tokens.shards import Encoded, SplitWriter
@@ -17,7 +17,7 @@ from utils.data.work.cache import array_digest
 from utils.data.work.workers import AnyWorkers
 from utils.files import fingerprint
 from utils.log import progress
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 
 ENCODING = 2
 """Raised when the same documents give other ids."""
@@ -29,14 +29,13 @@ Task = tuple[CleanedUnit, dict[str, np.ndarray], tuple[str, str], str]
 
 
 def write_shards(
+    cfg: PrepareConfig,
     corpus: Corpus,
     workers: AnyWorkers,
     result: Path,
-    size: int,
-    compression: TokenCompression,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Write the shards of all splits, of `size` tokens each, into `result`, which has a tokenizer.
+    """Write the shards of all splits into `result`, which has a tokenizer.
 
     Each round of the corpus begins new ones. `earlier` holds the entries of all but the newest
     round, whose shards are in the folder already. Returns the entry of each split for the manifest.
@@ -45,9 +44,9 @@ def write_shards(
     for split, entry in (earlier or {}).items():  # what grows has a single source
         corpus.tokens[corpus.units[0].origin, split] += entry["tokens"]
     tasks, again = tee(_tasks(corpus, result / "tokenizer", first))
+    form = cfg.shard_tokens, cfg.token_compression
     writers = {
-        split: SplitWriter(result, split, size, compression, (earlier or {}).get(split))
-        for split in SPLITS
+        split: SplitWriter(result, split, *form, (earlier or {}).get(split)) for split in SPLITS
     }
     total = sum(int(np.count_nonzero(fates <= KEPT)) for _, fates in corpus.parts(first))
     with progress("encoding", total, "documents") as bar, writers["train"], writers["val"]:
@@ -63,11 +62,13 @@ def write_shards(
                 writers[split].write(Encoded(list(unit.lines(numbers.tolist())), *columns))
                 corpus.tokens[unit.origin, split] += int(arrays[f"{split}_lengths"].sum())
                 bar.advance(len(numbers))
-    return {split: writer.summary for split, writer in writers.items()}
+    splits = {split: writer.summary for split, writer in writers.items()}
+    assert sum(split["documents"] for split in splits.values()) == corpus.num_kept
+    return splits
 
 
 def _tasks(corpus: Corpus, tokenizer_dir: Path, first: int) -> Iterator[Task]:
-    sha256 = Tokenizer.load(tokenizer_dir).sha256
+    sha256 = load_tokenizer(tokenizer_dir).sha256
     for unit, fates in corpus.parts(first):
         parts = {split: np.flatnonzero(fates == fate) for split, fate in SPLITS.items()}
         content = [ENCODING, unit.name, unit.cuts, sha256, array_digest(fates)]
@@ -104,4 +105,4 @@ def _encode(
 @lru_cache(maxsize=2)
 def _encoder(folder: str, sha256: str) -> WordEncoder:
     """Return the encoder of the tokenizer that lies in `folder` now; one place sees several."""
-    return WordEncoder(Tokenizer.load(Path(folder)))
+    return WordEncoder(load_tokenizer(Path(folder)))

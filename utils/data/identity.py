@@ -1,4 +1,4 @@
-"""What tells that a corpus was prepared before: hashes of its input and of the settings that count.
+"""Tells whether a corpus was prepared before: hashes of its input and of the settings that count.
 
 Where it lies, how many processes made it and when are none of these.
 """

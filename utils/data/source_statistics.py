@@ -1,4 +1,4 @@
-"""What became of each source: its files, its documents, characters and tokens, its share.
+"""Accounts for each source: its files, its documents, characters and tokens, its share.
 
 No dates, no paths, no timings: the same data give the same manifest, on any number of processes.
 """
@@ -17,29 +17,23 @@ from utils.data.sources import Source
 
 def document_account(counts: Counter[str], losses: Losses, kept: int) -> dict[str, Any]:
     """Return the account in + added_by_splitting = kept + dropped + bad."""
-    account = {
-        "in": counts["documents_in"] + losses.bad_lines,
-        "added_by_splitting": counts["pieces_added"],
-        "kept": kept,
-        "dropped": dict(sorted(losses.documents.items())),
-        "bad": losses.bad_lines,
-    }
-    out = kept + account["bad"] + sum(account["dropped"].values())
-    assert account["in"] + account["added_by_splitting"] == out, account
-    return account
+    came = counts["documents_in"] + losses.bad_lines
+    more = {"in": came, "added_by_splitting": counts["pieces_added"]}
+    return _account(more, kept, losses.documents, losses.bad_lines)
 
 
 def character_account(counts: Counter[str], losses: Losses, kept: int) -> dict[str, Any]:
     """Return the account in = kept + dropped + removed_by_cleaning + bad (in bytes)."""
-    account = {
-        "in": counts["characters_in"] + losses.bad_characters,
-        "removed_by_cleaning": counts["removed_by_cleaning"],
-        "kept": kept,
-        "dropped": dict(sorted(losses.characters.items())),
-        "bad": losses.bad_characters,
-    }
-    out = kept + account["bad"] + sum(account["dropped"].values())
-    assert account["in"] == out + account["removed_by_cleaning"], account
+    came = counts["characters_in"] + losses.bad_bytes
+    more = {"in": came, "removed_by_cleaning": counts["removed_by_cleaning"]}
+    return _account(more, kept, losses.characters, losses.bad_bytes)
+
+
+def _account(more: dict[str, int], kept: int, dropped: Counter[str], bad: int) -> dict[str, Any]:
+    account = {**more, "kept": kept, "dropped": dict(sorted(dropped.items())), "bad": bad}
+    came = more["in"] + more.get("added_by_splitting", 0)
+    gone = kept + bad + sum(dropped.values()) + more.get("removed_by_cleaning", 0)
+    assert came == gone, account
     return account
 
 

@@ -1,4 +1,4 @@
-"""Where documents come from: the hub, local files and folders, the built-in corpus.
+"""Finds and reads the inputs: the hub, local files and folders, the built-in corpus.
 
 Everything is streamed. Knows nothing about what happens to a document afterwards.
 """
@@ -12,14 +12,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.config.prepare import MixtureSource
+from utils.config.prepare import MixtureSource, PrepareConfig
 from utils.errors import DataError
-from utils.reading.documents import BadLine, Document, SkippedFile
+from utils.reading.documents import Document, Records, SkippedFile
 from utils.reading.downloads import Downloads, RemoteFile
 from utils.reading.file_parts import FilePart, split_file
-from utils.reading.formats import file_kind
 from utils.reading.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
 from utils.reading.readers import KINDS, is_supported, read_file, skipped_members
+from utils.reading.rows import file_kind
 
 BUILT_IN = "pydocs"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -34,8 +34,6 @@ ALIASES: dict[str, tuple[str, str | None]] = {
     "wikitext-103-raw-v1": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
 }
 """Short names of hub data sets, with the configuration that is meant."""
-
-Records = Iterator[Document | BadLine]
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What the data card calls it; a local place is named without its folder."""
+        """Name in the data card; a local place is named without its folder."""
         return (Path(self.place).name or "files") if self.kind == "files" else self.hub.label
 
     @property
@@ -106,6 +104,15 @@ class Source:
                 for part in split_file(path, self.file_name(path), file_kind(path))
             ]
         return self._parts
+
+
+def find_sources(cfg: PrepareConfig) -> list[Source]:
+    """Return all inputs of a preparation, without its own result. No network is used.
+
+    Raises:
+        DataError: as `find_source`.
+    """
+    return [find_source(setting, without=cfg.folder.expanduser()) for setting in cfg.sources]
 
 
 def find_source(setting: MixtureSource, without: Path | None = None) -> Source:
@@ -223,11 +230,8 @@ def _files(source: Source, text_key: str) -> Records:
 
 
 def _hub_parts(source: Source) -> Iterator[FilePart]:
-    files = source.listing().files
-    with Downloads(files, source.download_workers, len(files)) as downloads:
-        for file, path in _watched(downloads, source):
-            source.fetched.append(file)
-            yield from split_file(path, file.path, file_kind(Path(file.path)))
+    for file, path, _ in _fetched(source, len(source.listing().files)):
+        yield from split_file(path, file.path, file_kind(Path(file.path)))
 
 
 def _hub(source: Source, text_key: str) -> Records:
@@ -243,21 +247,24 @@ def _hub(source: Source, text_key: str) -> Records:
 
 def _hub_files(source: Source, text_key: str) -> Records:
     """Yield the rows of the files of a hub data set; no more are fetched than probably needed."""
-    files, limit = source.listing().files, source.setting.max_samples
+    limit = source.setting.max_samples
     documents = 0
-    with Downloads(files, source.download_workers, 1 if limit else len(files)) as downloads:
-        for number, (file, path) in enumerate(_watched(downloads, source), start=1):
+    first = 1 if limit else len(source.listing().files)
+    for number, (file, path, downloads) in enumerate(_fetched(source, first), start=1):
+        for record in read_file(path, file.path, source.setting.name, text_key):
+            documents += isinstance(record, Document)
+            yield record
+        if limit is not None:
+            downloads.wanted = ceil(number * limit / max(documents, 1))
+
+
+def _fetched(source: Source, wanted: int) -> Iterator[tuple[RemoteFile, Path, Downloads]]:
+    """Yield the files of a hub data set as they arrive; at first so many are wanted."""
+    files = source.listing().files
+    with Downloads(files, source.download_workers, wanted) as downloads, hub_errors(source.hub):
+        for file, path in downloads:
             source.fetched.append(file)
-            for record in read_file(path, file.path, source.setting.name, text_key):
-                documents += isinstance(record, Document)
-                yield record
-            if limit is not None:
-                downloads.wanted = ceil(number * limit / max(documents, 1))
-
-
-def _watched(downloads: Downloads, source: Source) -> Iterator[tuple[RemoteFile, Path]]:
-    with hub_errors(source.hub):
-        yield from downloads
+            yield file, path, downloads
 
 
 def source_files(sources: list[Source]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was prepared, in numbers: every document and every character is accounted for.
+"""Counts what was prepared: every document and every character is accounted for.
 
 No dates, no paths, no timings: the same data give the same numbers.
 """
@@ -14,6 +14,7 @@ from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.corpus import KEPT, Corpus
 from utils.data.corpus.rejected import Rejected
+from utils.data.growth import Files
 from utils.data.source_statistics import character_account, document_account, source_manifests
 from utils.data.sources import Source, source_files
 from utils.tokenizers.control_tokens import CHAT_TOKENS
@@ -29,21 +30,21 @@ class Outcome:
 
     cfg: PrepareConfig
     sources: list[Source]
-    counts: Counter[str]
+    rounds: list[Files]
+    """Files of each round, for an input that can grow."""
     rejected: Rejected
     corpus: Corpus
-    splits: dict[str, dict[str, Any]]
+    decontamination: dict[str, Any] | None
+    """Findings of the protected texts; None: not looked for."""
     tokenizer: Tokenizer
     trained_on: int
     """Characters the tokenizer was trained on; 0 for one that was used again."""
-    decontamination: dict[str, Any] | None
-    """What was found of the protected texts; None: not looked for."""
-    rounds: list[int]
-    """Files of each round, for an input that can grow."""
+    splits: dict[str, dict[str, Any]]
+    """Entry of each split in the manifest."""
 
     @cached_property
     def manifests(self) -> list[dict[str, Any]]:
-        """What became of each source."""
+        """Account of each source, as sources/NAME.json has it."""
         manifests = source_manifests(self.sources, self.corpus, self.rejected)
         for name, split in self.splits.items():
             tokens = sum(manifest["splits"][name]["tokens"] for manifest in manifests)
@@ -53,16 +54,16 @@ class Outcome:
 
 def statistics(outcome: Outcome) -> dict[str, Any]:
     """Return stats.json."""
-    cfg = outcome.cfg
+    cfg, counts = outcome.cfg, outcome.corpus.counts
     lengths, losses = _lengths(outcome.corpus), outcome.rejected.total
     characters = sum(length * count for length, count in lengths.items())
     return {
         "format": 1,
         "name": cfg.name,
-        "documents": document_account(outcome.counts, losses, outcome.corpus.num_kept),
-        "characters": character_account(outcome.counts, losses, characters),
+        "documents": document_account(counts, losses, outcome.corpus.num_kept),
+        "characters": character_account(counts, losses, characters),
         "document_characters": _percentiles(lengths),
-        "language_unknown": outcome.counts["language_unknown"],
+        "language_unknown": counts["language_unknown"],
         "files": source_files(outcome.sources),
         "rounds": _rounds(outcome),
         "sources": [_source(manifest) for manifest in outcome.manifests],
@@ -119,7 +120,7 @@ def _rounds(outcome: Outcome) -> list[dict[str, int]]:
         for first, last in zip(firsts, corpus.borders, strict=True)
     ]
     return [
-        {"files": files, "documents": documents}
+        {"files": len(files), "documents": documents}
         for files, documents in zip(outcome.rounds, kept, strict=False)
     ]
 

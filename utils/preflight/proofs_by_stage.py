@@ -26,7 +26,7 @@ from utils.model.checkpoints import LoadedModel
 from utils.preflight import chat, signal, text, weights
 from utils.preflight.result import CheckResult
 from utils.tokenizers.control_tokens import CONTROL_TOKENS, ControlIds
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.transformers_files import load_hf_tokenizer
 from utils.training.step.loss import language_model_loss
 
@@ -58,7 +58,7 @@ def signal_proofs(config: ModelConfig) -> Proofs:
 
 def data_proofs(config: ModelConfig, data_dir: Path) -> Proofs:
     """Yield the proofs about prepared data and a fresh model of the full size."""
-    tokenizer = Tokenizer.load(data_dir / "tokenizer")
+    tokenizer = load_tokenizer(data_dir / "tokenizer")
     documents = [pair for split in ("train", "val") for pair in documents_of(data_dir, split)]
     texts = [document for document, _ in documents]
     yield text.round_trip(texts, tokenizer)

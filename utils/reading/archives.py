@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from utils.reading.streams import TornFile
@@ -56,12 +55,7 @@ class Archive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._file.close()
 
     def members(self) -> Iterator["Member"]:
@@ -78,7 +72,7 @@ class Archive:
 
 
 class _Bounded(io.FileIO):
-    """The file of an archive, of which no more than a table of contents is read at once."""
+    """File of an archive, of which no more than a table of contents is read at once."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
@@ -132,7 +126,7 @@ def _problem(name: str, info: zipfile.ZipInfo, shares_bytes: bool) -> str | None
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a member, unpacked as it is read; all that is good comes before an error."""
+    """Content of a member, unpacked as it is read; all that is good comes before an error."""
 
     def __init__(self, file: io.FileIO, info: zipfile.ZipInfo) -> None:
         self._file, self._info = file, info

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from utils.disk import FULL, free_bytes
@@ -103,12 +102,7 @@ class Downloads:
             self._task = self._stack.enter_context(progress(name, total, "MB"))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._stack.close()

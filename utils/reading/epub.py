@@ -1,4 +1,4 @@
-"""The chapters of an electronic book (EPUB) in reading order.
+"""Reads the chapters of an electronic book (EPUB) in reading order.
 
 An EPUB is a zip archive: META-INF/container.xml names the package, whose spine lists the chapters.
 XML is read as a stream of elements, and declarations of entities are refused, so that a few bytes
@@ -26,7 +26,7 @@ KEPT_ELEMENTS = frozenset({
 FONT_ALGORITHMS = frozenset({
     "http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC",
 })  # fmt: skip
-"""What obscures fonts only; everything else in encryption.xml is protection against copying."""
+"""Methods that obscure fonts only; any other in encryption.xml protects against copying."""
 
 
 @dataclass

@@ -28,10 +28,10 @@ from utils.reading.streams import (
 PART_BYTES = 1 << 22
 """Length from which lines are cut into several parts: work for a fraction of a second."""
 MAX_GROUP = 4
-"""Pieces that a row group may fill: it cannot be cut."""
+"""Parts whose length a row group may have: it cannot be cut."""
 LINE_KINDS = frozenset({".jsonl", ".ndjson"})
 ARCHIVES = frozenset({".zip", ".epub"})
-"""What is inside is counted, not the pictures of a book."""
+"""Suffixes of archives; what is inside counts, not the pictures of a book."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class FilePart:
 
     path: str
     name: str
-    """Of the file, in ids and messages."""
+    """Name of the file in ids and messages."""
     digest: str
-    """Of the bytes; of an unreadable file, the reason."""
+    """Hash of the bytes; of an unreadable file, the reason."""
     size: int
     """Bytes once unpacked, as far as they were counted: up to PART_BYTES and one block."""
     start: int = 0

@@ -1,4 +1,4 @@
-"""The visible text of a page of HTML or XHTML.
+"""Returns the visible text of a page of HTML or XHTML.
 
 Tags are found as the HTML standard finds them, in time proportional to the page: on some damaged
 pages the parser of Python's library takes its square, on others it raises. Knows nothing about
@@ -12,7 +12,7 @@ import re
 
 HIDDEN = frozenset({"script", "style", "template", "noscript", "head", "svg", "iframe"})
 RAW_END = {name: re.compile(f"</{name}(?=[\\s/>])", re.IGNORECASE) for name in ("script", "style")}
-"""What ends an element in which there are no tags."""
+"""End tags of elements in which there are no other tags."""
 BLOCKS = re.compile(
     "address|article|aside|blockquote|body|d[dlt]|details|dialog|div|fieldset|figcaption|figure"
     "|footer|form|h[1-6r]|header|li|main|nav|[ou]l|p|pre|section|summary|table|t[drh]|tbody"

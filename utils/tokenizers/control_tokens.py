@@ -1,4 +1,4 @@
-"""The control tokens of a conversation and of a document, and their ids. Knows no library.
+"""Names the control tokens of a conversation and of a document, and their ids. Knows no library.
 
 A tokenizer that Lumi trains has the ids of this module, whatever its type; one that is taken over
 has its own, which stand in the manifest of what was prepared with it.
@@ -18,7 +18,7 @@ CONTROL_TOKENS = (UNK, BOS, EOS, PAD, *CHAT_TOKENS, *SPARE_TOKENS)
 
 @dataclass(frozen=True)
 class ControlIds:
-    """The ids a model must know of its tokenizer."""
+    """Ids that a model must know of its tokenizer."""
 
     eos: int = EOS_ID
     """Ends each document, and begins a text (BOS) as well."""

@@ -22,6 +22,7 @@ from utils.tokenizers.json_file import (
     special_token,
 )
 from utils.tokenizers.language_samples import language_samples
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.sentencepiece import (
     CONTROL,
     USER_DEFINED,
@@ -46,11 +47,11 @@ ODD_TEXTS = (
 
 @dataclass(frozen=True)
 class Foreign:
-    """What is taken over."""
+    """Tokenizer that is taken over."""
 
     tokenizer: Tokenizer
     data: bytes
-    """The frozen file."""
+    """Content of the frozen file."""
 
 
 def find_tokenizer(path: Path) -> Foreign:
@@ -87,7 +88,7 @@ def take_over(path: Path, folder: Path) -> Tokenizer:
     (folder / found.tokenizer.FILE).write_bytes(found.data)
     save_hf_tokenizer(folder, folder)
     check_agreement(folder, probe_texts())
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)
 
 
 def probe_texts() -> list[str]:

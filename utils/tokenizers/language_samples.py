@@ -1,4 +1,4 @@
-"""The same few sentences in five languages: how many tokens a tokenizer needs for each."""
+"""Holds the same few sentences in five languages: how many tokens a tokenizer needs for each."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""SentencePiece models, BPE and unigram, so used that every library gives the same ids.
+"""Runs SentencePiece models, BPE and unigram, such that every library gives the same ids.
 
 A model that adds a blank in front of each text (Llama's do) is run without that, and the blank is
 put there by us, so that a text can be encoded in parts. Chat tokens ("user-defined" pieces, which
@@ -31,7 +31,7 @@ NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 SCORE_STEPS = 256
 """fp32 holds multiples of 1/256 exactly up to 65,536."""
 PART_CHARACTERS = 2000
-"""Of a text for a unigram model: at about 30 a character (an unknown one) the sum fits."""
+"""Longest part of a text for a unigram model: at about -30 a character the sum fits."""
 _PLACE = r"(?:\Z|(?<=\n)|(?<=\S)(?= ))"
 PARTS = re.compile(rf"(?s).{{1,{PART_CHARACTERS}}}{_PLACE}|.+?{_PLACE}")
 """Cut behind line ends, or in front of a blank behind something else: no piece has both sides."""

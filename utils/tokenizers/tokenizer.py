@@ -22,7 +22,7 @@ JSON_FILE = "tokenizer.json"
 
 
 class Cut(Enum):
-    """Where a text may be cut if no piece has both sides: its parts then encode on their own."""
+    """Places where a text may be cut: no piece has both sides, so its parts encode on their own."""
 
     CLASSES = "between letters, other characters and line ends"
     BLANKS = "in front of blanks and line ends that follow something else"
@@ -34,7 +34,7 @@ class Tokenizer(ABC):
     """A frozen tokenizer. Literal control strings in a text stay plain text."""
 
     FILE: ClassVar[str]
-    """The frozen file; transformers has others beside it that say the same."""
+    """Name of the frozen file; transformers has others beside it that say the same."""
 
     sha256: str
     """Hash of the frozen file; it is recorded in every manifest and checkpoint."""
@@ -42,24 +42,10 @@ class Tokenizer(ABC):
     """bpe, unigram or byte_level."""
     ids: ControlIds
     vocab_size: int
-    """The highest id and one."""
+    """Highest id plus one."""
     prefix: str = ""
     """Put in front of every text that is not empty (Llama's "dummy prefix")."""
     cut: Cut = Cut.NOWHERE
-
-    @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Read the frozen file of a folder that Lumi wrote.
-
-        Raises:
-            DataError: it is missing, damaged or not Lumi's.
-        """
-        from utils.tokenizers.json_file import JsonTokenizer
-        from utils.tokenizers.sentencepiece import SentencePieceTokenizer
-
-        path = frozen_file(folder)
-        kind = SentencePieceTokenizer if path.name == MODEL_FILE else JsonTokenizer
-        return kind.read(path)
 
     @classmethod
     @abstractmethod
@@ -72,12 +58,12 @@ class Tokenizer(ABC):
 
     @property
     def eos_id(self) -> int:
-        """The id that ends each document."""
+        """Id that ends each document."""
         return self.ids.eos
 
     @property
     def summary(self) -> dict[str, str | int]:
-        """What the manifest of a prepared folder says of it."""
+        """Keys of the manifest of a prepared folder that identify it."""
         return {
             "tokenizer_sha256": self.sha256,
             "tokenizer_type": self.type,

@@ -27,6 +27,7 @@ from utils.tokenizers.control_tokens import (
     UNK_ID,
 )
 from utils.tokenizers.json_file import name_end, special_token
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.sentencepiece import make_exact, parse_proto
 from utils.tokenizers.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer
 from utils.tokenizers.transformers_files import save_hf_tokenizer
@@ -45,12 +46,12 @@ def train_tokenizer(
     Deterministic: the same texts in the same order give the same bytes.
 
     Raises:
-        DataError: the texts are too few for `vocab_size` pieces.
+        DataError: the texts are too few for a vocabulary of `vocab_size`.
     """
     if kind == "byte_level":
         return write_tokenizer(folder, kind, _train_byte_level(texts, vocab_size))
     options: dict[str, Any] = {}
-    if kind == "unigram":  # no control string may hold an unknown character: see `tokenizer_files`
+    if kind == "unigram":  # control strings are spelled in letters: see NEVER in transformers_files
         options["required_chars"] = string.ascii_letters + string.digits + string.punctuation
     data = _train_sentencepiece(texts, vocab_size, model_type=kind, **options)
     if kind == "unigram":
@@ -65,7 +66,7 @@ def write_tokenizer(folder: Path, kind: TokenizerType, data: bytes) -> Tokenizer
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILES[kind]).write_bytes(data)
     save_hf_tokenizer(folder, folder)
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)
 
 
 def _train_sentencepiece(texts: Iterable[str], vocab_size: int, **options: Any) -> bytes:
@@ -93,7 +94,8 @@ def _train_sentencepiece(texts: Iterable[str], vocab_size: int, **options: Any) 
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-160:]
         raise DataError(
-            f"cannot train {vocab_size} pieces on this corpus ({reason}): lower --vocab_size"
+            f"cannot train a vocabulary of {vocab_size} on this corpus ({reason}): "
+            "lower --vocab_size"
         ) from error
     return model.getvalue()
 
@@ -121,8 +123,8 @@ def _train_byte_level(texts: Iterable[str], vocab_size: int) -> bytes:
     found = backend.get_vocab_size()
     if found < vocab_size:
         raise DataError(
-            f"cannot train {vocab_size} pieces on this corpus (it gives {found}): lower "
-            "--vocab_size, or add text"
+            f"cannot train a vocabulary of {vocab_size} on this corpus (it gives {found}): "
+            "lower --vocab_size, or add text"
         )
     name_end(backend, EOS)
     return backend.to_str(pretty=True).encode()

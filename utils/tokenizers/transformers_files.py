@@ -1,4 +1,4 @@
-"""The files by which transformers reads a tokenizer, so that it gives the ids of the frozen one.
+"""Writes the files with which transformers reproduces the ids of a frozen tokenizer.
 
 A Llama tokenizer without a blank in front is loaded by the class of that name; everything else is
 described whole in tokenizer.json, so that no class can guess: a unigram model is not Llama's.
@@ -14,13 +14,14 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from utils.errors import DataError
 from utils.tokenizers.control_tokens import CHAT_TOKENS, UNK
 from utils.tokenizers.json_file import JsonTokenizer, special_token
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.sentencepiece import (
     NORMAL,
     SPACE_MARK,
     SentencePieceTokenizer,
     read_proto,
 )
-from utils.tokenizers.tokenizer import MODEL_FILE, Tokenizer, frozen_file
+from utils.tokenizers.tokenizer import MODEL_FILE, frozen_file
 
 NEVER = -10_000.0
 """Score of control and byte pieces, which `tokenizers` would take for text: any way to spell one in
@@ -57,7 +58,7 @@ def check_agreement(folder: Path, texts: list[str]) -> None:
     Raises:
         DataError: it does not.
     """
-    frozen, theirs = Tokenizer.load(folder), load_hf_tokenizer(folder)
+    frozen, theirs = load_tokenizer(folder), load_hf_tokenizer(folder)
     ends = (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id)
     same = ends == (frozen.ids.eos, frozen.ids.eos, frozen.ids.pad)
     for text in texts:
@@ -73,7 +74,7 @@ def _transformers(folder: Path) -> Any:
     """Return a transformers tokenizer that equals the frozen file in `folder`."""
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
-    frozen = Tokenizer.load(folder)
+    frozen = load_tokenizer(folder)
     if isinstance(frozen, SentencePieceTokenizer):
         name = frozen.processor.id_to_piece
         eos, pad, unk = (name(at) for at in (frozen.ids.eos, frozen.ids.pad, _unknown(frozen)))

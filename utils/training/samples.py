@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from utils.data.tokens.shards import iter_documents
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.tokenizer import Tokenizer
 from utils.training.step.seeding import seed_for
 
@@ -37,7 +38,7 @@ def sample_texts(
     model: PreTrainedModel, data_dir: Path, tokenizer_dir: Path, seed: int
 ) -> dict[str, str]:
     """Return prompt -> continuation for the fixed prompts of a prepared folder."""
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = load_tokenizer(tokenizer_dir)
     return {
         prompt: sample_text(model, tokenizer, prompt, seed) for prompt in fixed_prompts(data_dir)
     }

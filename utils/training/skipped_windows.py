@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from utils.files import write_json
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 from utils.training.step.loss import RowForm, language_model_loss
 
 INCIDENTS = "incidents"
@@ -69,7 +69,7 @@ def write_report(
     tokenizer_dir: Path,
 ) -> Path:
     """Write incidents/step_N_row_R.json in a run folder and return its path."""
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = load_tokenizer(tokenizer_dir)
     worst = sorted(range(len(rows)), key=lambda row: _rank(losses[row]), reverse=True)[:ROWS_SHOWN]
     shown = [
         {

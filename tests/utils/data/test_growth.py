@@ -5,12 +5,12 @@ import random
 
 import pytest
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.decontamination import ItemSet
 from utils.data.dedup.minhash import jaccard
 from utils.data.dedup.shingling import shingles
 from utils.data.growth import plan_rounds
-from utils.data.prepare import prepare
 from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.files import folder_damage
 

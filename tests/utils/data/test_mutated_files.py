@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.stage01 import prepare
 from tests.utils.data.books import WORDS
 from utils.config.prepare import PrepareConfig
-from utils.data.prepare import prepare
 from utils.reading import streams
 from utils.reading.documents import BadLine, Document
 from utils.reading.readers import read_file

@@ -20,10 +20,10 @@ import pytest
 import torch
 import xxhash
 
+from tests.stage01 import prepare
 from tests.utils.data.books import book_files, write_book
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.decontamination import ItemSet
-from utils.data.prepare import prepare
 from utils.data.tokens.rows import PackedDataset
 from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.data.work import workers
@@ -32,7 +32,7 @@ from utils.errors import ConfigError, DataError, Interrupted, LumiError
 from utils.files import folder_damage, to_json
 from utils.stage import stop_request
 from utils.tokenizers.control_tokens import EOS_ID
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 
 KILLS = 200
 
@@ -94,7 +94,7 @@ def test_the_folder_is_complete_and_whole(corpus, tmp_path):
     assert manifest["vocab_size"] == 600
     assert manifest["token_dtype"] == "uint16"
     assert manifest["sequence_length"] == 128
-    assert manifest["tokenizer_sha256"] == Tokenizer.load(folder / "tokenizer").sha256
+    assert manifest["tokenizer_sha256"] == load_tokenizer(folder / "tokenizer").sha256
     assert str(tmp_path) not in (folder / "manifest.json").read_text()
 
 
@@ -138,7 +138,7 @@ def test_bad_lines_lie_in_quarantine_with_file_line_and_reason(corpus, tmp_path)
 
 def test_shards_decode_to_the_documents(corpus, tmp_path):
     folder = prepare(_config(corpus, tmp_path / "out", shard_tokens=3000))
-    tokenizer = Tokenizer.load(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     for split in ("train", "val"):
         shards = TokenShards.open(folder, split)
         entry = read_dataset(folder)["splits"][split]
@@ -244,10 +244,10 @@ def test_a_tokenizer_is_used_again_and_a_new_one_is_copied(corpus, tmp_path, tok
         corpus, tmp_path / "out", reuse_tokenizer=True, tokenizer_path=tokenizer_dir, vocab_size=999
     )
     manifest = read_dataset(prepare(cfg))
-    assert manifest["tokenizer_sha256"] == Tokenizer.load(tokenizer_dir).sha256
+    assert manifest["tokenizer_sha256"] == load_tokenizer(tokenizer_dir).sha256
     assert manifest["vocab_size"] == 600
     folder = prepare(_config(corpus, tmp_path / "new", tokenizer_path=tmp_path / "copy"))
-    assert Tokenizer.load(tmp_path / "copy").sha256 == read_dataset(folder)["tokenizer_sha256"]
+    assert load_tokenizer(tmp_path / "copy").sha256 == read_dataset(folder)["tokenizer_sha256"]
 
 
 def test_a_mixture_has_its_weights_and_says_so(tmp_path, texts):
@@ -608,7 +608,7 @@ import py3langid, rensa, transformers
 from transformers import LlamaTokenizer
 from utils.config.prepare import PrepareConfig
 from utils.data.cleaning.langid import language_model
-from utils.data.prepare import prepare
+from tests.stage01 import prepare
 from utils.data.dedup.shingling import gram_hashes
 
 gram_hashes(["a b \\u00e9"])

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from ftfy.fixes import fix_latin_ligatures
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
 from utils.data.cleaning.text import clean_text
-from utils.data.prepare import prepare
 from utils.data.tokens.shards import iter_documents
 
 LINES_A_DOCUMENT = 5

@@ -4,14 +4,14 @@ import pytest
 
 from utils.chat.templates import TextEncoder
 from utils.preflight.text import round_trip, shards_hold_text, tokenizers_agree, vocabulary_fits
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 from utils.tokenizers.training import train_tokenizer
 from utils.tokenizers.transformers_files import load_hf_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_dir):
-    return Tokenizer.load(tokenizer_dir)
+    return load_tokenizer(tokenizer_dir)
 
 
 @pytest.fixture(scope="module")

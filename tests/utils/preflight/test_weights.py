@@ -8,7 +8,7 @@ from utils.generation.engine import Batch
 from utils.model.architecture import build_model
 from utils.model.checkpoints import save_model_files
 from utils.preflight.weights import cached_equals_uncached, save_and_load
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 
 PROMPTS = [[2, 40, 41, 42, 43, 44, 45, 46], [2, 90, 91]]
 
@@ -53,7 +53,7 @@ def test_a_broken_cache_is_found(model, begin):
 
 
 def card(tokenizer_dir):
-    sha256 = Tokenizer.load(tokenizer_dir).sha256
+    sha256 = load_tokenizer(tokenizer_dir).sha256
     return {"stage": "pretrain", "template": None, "tokenizer_sha256": sha256}
 
 

@@ -10,11 +10,11 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from tests.stage01 import prepare
 from utils.config.prepare import MixtureSource, PrepareConfig
 from utils.data.cleaning.batch import Rules
 from utils.data.corpus import work_units as units
 from utils.data.corpus.work_units import iter_units
-from utils.data.prepare import prepare
 from utils.data.sources import fetch, find_source
 from utils.errors import DataError
 from utils.files import folder_damage

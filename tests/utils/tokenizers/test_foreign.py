@@ -14,7 +14,8 @@ from utils.errors import DataError
 from utils.files import sha256_file
 from utils.tokenizers.control_tokens import CHAT_TOKENS, ControlIds
 from utils.tokenizers.foreign import find_tokenizer, probe_texts, take_over
-from utils.tokenizers.tokenizer import Cut, Tokenizer
+from utils.tokenizers.load import load_tokenizer
+from utils.tokenizers.tokenizer import Cut
 from utils.tokenizers.training import train_tokenizer
 
 LLAMA_3 = (
@@ -84,7 +85,7 @@ def llama_model(texts, path, **options):
 
 def check_everywhere(folder, original, texts):
     """Hold the ids of `original` against Lumi's, those of whole documents, and transformers'."""
-    tokenizer, theirs = Tokenizer.load(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
     encoder = WordEncoder(tokenizer)
     for text in [*probe_texts(), *texts[:60], "", "  a", "\n\nb \n"]:
         ids = original(text)
@@ -157,7 +158,7 @@ def test_taking_over_again_gives_the_same_bytes(gpt2, llama3, tokenizer_dir, tmp
         assert (
             first.sha256 == second.sha256 == find_tokenizer(tmp_path / f"{number}").tokenizer.sha256
         )
-    assert first.sha256 == Tokenizer.load(tokenizer_dir).sha256
+    assert first.sha256 == load_tokenizer(tokenizer_dir).sha256
 
 
 def test_tokens_that_were_added_to_a_model_later_count(tmp_path, texts):

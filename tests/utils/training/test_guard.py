@@ -11,7 +11,7 @@ from tests.utils.training.toy import bits, settings, train
 from utils.data.tokens.rows import PackedDataset
 from utils.errors import BudgetError, LumiError
 from utils.files import read_json, read_lines
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 from utils.training import skipped_windows as incidents
 from utils.training import trainer as trainer_module
 from utils.training.checkpoints.state import TrainState
@@ -121,7 +121,7 @@ def test_a_window_whose_loss_is_no_number_is_as_if_it_were_not_in_the_data(
     report = read_json(found.run.folder / "incidents" / "step_6_row_40.json")
     assert (report["step"], report["first_row"], report["loss"]) == (6, 40, "nan")
     assert len(report["row_losses"]) == ROWS and report["row_losses"][3] == "nan"
-    text = Tokenizer.load(prepared_dir / "tokenizer").decode(bad[0].tolist())
+    text = load_tokenizer(prepared_dir / "tokenizer").decode(bad[0].tolist())
     assert (report["highest"][0]["row"], report["highest"][0]["text"]) == (43, text)
     assert "step_6_row_40.json" in caplog.text
     logged = [r for r in read_lines(found.run.folder / "metrics.jsonl") if r.get("event") == "skip"]

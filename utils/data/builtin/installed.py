@@ -1,4 +1,4 @@
-"""What Python lies on this machine: source files by import name, and the compiled-in modules.
+"""Lists the Python code of this machine: source files by import name, and compiled-in modules.
 
 Sources are only found here, never imported. Tests and vendored copies of other packages are left
 out, and so is everything that is on the path but belongs to no installed distribution.

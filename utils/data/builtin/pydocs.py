@@ -1,4 +1,4 @@
-"""The built-in corpus: docstrings of the standard library and of the installed packages.
+"""Makes the built-in corpus: docstrings of the standard library and of the installed packages.
 
 About 36 MB of English technical prose that lies on every machine that runs Lumi. It is read from
 source files in several processes and kept in data/raw/pydocs under a fingerprint of the Python and
@@ -8,12 +8,9 @@ modules compiled into Python, which have no source. Deduplication and cleaning a
 
 import json
 import logging
-import multiprocessing
 import os
 import platform
-import threading
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from utils.data.builtin.installed import (
     distributions,
     find_sources,
 )
+from utils.data.work.workers import Workers
 from utils.errors import DataError
 from utils.files import (
     atomic_folder,
@@ -129,35 +127,13 @@ def extract(
     num_workers = min(num_workers or os.cpu_count() or 1, max(1, len(tasks)))
     records: list[DocRecord] = []
     unreadable = 0
-    with progress("docstrings", len(sources), "files") as task:
-        for files, (found, failed) in zip(tasks, _mapped(tasks, num_workers), strict=True):
+    with progress("docstrings", len(sources), "files") as task, Workers(num_workers) as workers:
+        done = workers.map(_extract_files, tasks)
+        for files, (found, failed) in zip(tasks, done, strict=True):
             records += found
             unreadable += failed
             task.advance(len(files), f"{len(records):,} texts")
     return records, unreadable
-
-
-def _mapped(
-    tasks: list[list[SourceFile]], num_workers: int
-) -> Iterable[tuple[list[DocRecord], int]]:
-    if num_workers == 1:
-        yield from map(_extract_files, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=_die_with_parent) as pool:
-        yield from pool.map(_extract_files, tasks)
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is gone, even killed; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _extract_files(files: list[SourceFile]) -> tuple[list[DocRecord], int]:

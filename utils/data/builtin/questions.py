@@ -44,7 +44,7 @@ DEBRIS = re.compile(
     r"\bsame as\b|\b(this|the) (function|method) (is|was) (deprecated|internal)",
     re.IGNORECASE,
 )
-"""What a clean answer does not hold: markup, section heads, references to text not shown."""
+"""Signs of an answer that is not clean: markup, section heads, references to text not shown."""
 HALF_SENTENCE = re.compile(r"\b(by|is|are|as|of|the|a|to|with|and|or|for|from)\.?$", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 DULL_WORDS = "the and for from with get set not all has new one two base utils"

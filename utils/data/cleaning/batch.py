@@ -1,4 +1,4 @@
-"""What one worker does to a batch of documents: clean, check, split, sketch. A pure function.
+"""Cleans, checks, splits and sketches a batch of documents: the pure function of a worker.
 
 Every document that goes in comes out as kept pieces or as one rejection with its reason, and the
 characters add up: in = kept + dropped + removed by cleaning.
@@ -23,7 +23,7 @@ SAMPLE_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings that a worker needs."""
+    """Settings that a worker needs."""
 
     min_length: int
     max_length: int
@@ -68,7 +68,7 @@ class Rejection:
 
 @dataclass
 class Refined:
-    """The result for one batch; the lists and the first axes are parallel."""
+    """Result for one batch; the lists and the first axes are parallel."""
 
     lines: list[bytes] = field(default_factory=list)
     """JSON lines with their line end, as they are stored."""

@@ -34,12 +34,14 @@ def _langdetect() -> Any:
     return detector_factory._factory
 
 
-def check_language(language: str, detector: LanguageDetector = "py3langid") -> None:
-    """Check that `language` is an ISO code that can be detected.
+def check_language(language: str | None, detector: LanguageDetector = "py3langid") -> None:
+    """Check that `language` is an ISO code that can be detected, or None (any language).
 
     Raises:
         ConfigError: it is not; the message lists the codes.
     """
+    if language is None:
+        return
     codes = language_model().labels if detector == "py3langid" else _langdetect().get_lang_list()
     if not any(_same(code, language) for code in codes):
         known = ", ".join(sorted(set(codes)))

@@ -1,4 +1,4 @@
-"""What can be measured of a document to tell prose from the rest of a page, one number each.
+"""Measures that tell prose from the rest of a page, one number for a document each.
 
 A profile (config/filters/) sets the limits. Words are what stands between white space; fractions of
 characters leave white space out. Each measure names its source:

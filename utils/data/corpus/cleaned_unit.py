@@ -1,4 +1,4 @@
-"""What cleaning makes of a unit, as it lies in the store: written by a worker, read by every step.
+"""A cleaned unit as it lies in the store: written by a worker, read by every step.
 
 Documents lie in packed frames of about FRAME_BYTES, so that any one of them is a short read away.
 The keys by which documents may repeat each other are sorted within the unit, so that all keys of a
@@ -70,7 +70,7 @@ class _Writer:
 
     def bad(self, line: BadLine) -> None:
         self._losses.bad(
-            {"file": line.file, "line": line.line, "reason": line.reason, "bytes": line.characters}
+            {"file": line.file, "line": line.line, "reason": line.reason, "bytes": line.num_bytes}
         )
 
     def add(self, refined: Refined) -> None:
@@ -130,7 +130,7 @@ class _Writer:
 
 @dataclass(frozen=True)
 class CleanedUnit:
-    """The documents of a unit, read from the store; numbers count within the unit."""
+    """Cleaned documents of a unit, read from the store; numbers count within the unit."""
 
     store: ResultCache
     name: str

@@ -14,7 +14,7 @@ from utils.data.corpus.cleaned_unit import CleanedUnit
 
 
 class Fate(IntEnum):
-    """What became of a cleaned document."""
+    """Decision about a cleaned document: its split, or why it goes."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -30,7 +30,7 @@ SPLITS = {"train": Fate.TRAIN, "val": Fate.VALIDATION}
 
 
 class Corpus:
-    """The documents of all units in reading order.
+    """Sequence of the documents of all units in reading order.
 
     They come in rounds: what was decided about the documents of earlier rounds is settled when
     those of a later one come, and is never changed again.
@@ -97,6 +97,14 @@ class Corpus:
     def count(self, fate: Fate) -> int:
         """Return how many documents have a fate."""
         return int(np.count_nonzero(self.fates == fate))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Counts of cleaning over all units (`Refined.counts`)."""
+        counts: Counter[str] = Counter()
+        for unit in self.units:
+            counts.update(unit.record()["counts"])  # `+=` would lose negative counts
+        return counts
 
     @property
     def num_kept(self) -> int:

@@ -41,7 +41,7 @@ class ItemSet:
 
     name: str
     origin: str
-    """Where they came from."""
+    """File or hub name they came from."""
     texts: Sequence[str]
 
 
@@ -54,7 +54,7 @@ class Match:
     text: str
     """Its beginning."""
     item: int | None
-    """The item that its document holds at least CUT_SHARE of; None: the paragraph stays."""
+    """Item of which its document holds at least CUT_SHARE; None: the paragraph stays."""
     share: float
     """Share of that item's 13-grams in the document (of the paragraph's own, where it stays)."""
 
@@ -145,7 +145,7 @@ class Screened:
     """A document that shares 13-grams with protected items."""
 
     text: str
-    """What is left of it."""
+    """Text that is left of it."""
     cut: list[Match]
     """Paragraphs that were cut out."""
     marked: list[Match]
@@ -196,7 +196,7 @@ def paragraphs(text: str) -> list[tuple[str, str]]:
 
 
 class Findings:
-    """What was found of each set, for the cards."""
+    """Findings of each set, for the cards."""
 
     def __init__(self, sets: Sequence[ItemSet]) -> None:
         self._sets = sets

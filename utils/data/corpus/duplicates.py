@@ -18,7 +18,7 @@ from utils.data.work.workers import AnyWorkers
 
 SORT_BYTES = 1 << 27
 BYTES_PER_KEY = 48
-"""Of memory while a key is sorted: itself, its document, the order, and copies of these."""
+"""Memory for a key while it is sorted: itself, its document, the order, and copies of these."""
 KEYS = 1 << 64
 SMALL_BUCKET = 8
 PAIRS_AT_ONCE = 500

@@ -1,4 +1,4 @@
-"""What becomes of the documents of a round: decided once, stored, and read again afterwards.
+"""Decides what becomes of the documents of a round: once, stored, and read again afterwards.
 
 Exact and near-duplicates go, a mixture gets its shares, documents are split, and what is measured
 is cut out. Documents of earlier rounds are settled: they take part, and keep what was decided.
@@ -7,7 +7,7 @@ is cut out. Documents of earlier rounds are settled: they take part, and keep wh
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from utils.stage import check_stop
 DECIDING = 1
 """Raised when the same documents get other fates."""
 Recorders = defaultdict[int, LossRecorder]
-"""By number of the source."""
+"""A recorder for each source (its number)."""
 SAMPLE_CHARACTERS = 500
 """Beginning of a dropped document that is written down."""
 
@@ -39,16 +39,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was decided up to a round."""
+    """All that was decided up to a round; without values, before the first."""
 
-    name: str
-    """Of the stored result; depends on all it was decided from."""
-    losses: Mapping[int, Mapping[str, Any]]
-    """What this round took out of each source, for `Rejected.merge`."""
-    findings: Mapping[str, Any] | None
+    name: str | None = None
+    """Name of the stored result; depends on all it was decided from."""
+    losses: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Documents that this round took out of each source, for `Rejected.merge`."""
+    findings: Mapping[str, Any] | None = None
     """State of the findings of decontamination."""
-    report: dict[str, Any] | None
-    """What decontamination found in all rounds, for the cards; None: not looked for."""
+    report: dict[str, Any] | None = None
+    """Findings of decontamination in all rounds, for the cards; None: not looked for."""
 
 
 def decide(
@@ -57,7 +57,7 @@ def decide(
     protected: Sequence[ItemSet],
     store: ResultCache,
     workers: AnyWorkers,
-    earlier: Decisions | None = None,
+    earlier: Decisions,
 ) -> Decisions:
     """Give the new documents of `corpus` their fates; `earlier` is of the round before."""
     name = _name(cfg, corpus, protected, earlier)
@@ -72,9 +72,7 @@ def decide(
         if corpus.num_kept >= 2:
             split(corpus, cfg.train_ratio)
             if cfg.decontaminate:
-                found = screener.decontaminate(
-                    corpus, protected, earlier.findings if earlier else None
-                )
+                found = screener.decontaminate(corpus, protected, earlier.findings)
                 findings, report = found.state(), found.as_dict()
         cuts = [unit.cuts for unit, _ in corpus.new_parts()]
         record = {
@@ -98,7 +96,7 @@ def _name(
     cfg: PrepareConfig,
     corpus: Corpus,
     protected: Sequence[ItemSet],
-    earlier: Decisions | None,
+    earlier: Decisions,
 ) -> str:
     threshold = cfg.minhash_threshold if cfg.use_minhash else None
     mixture = [
@@ -107,8 +105,7 @@ def _name(
     settings = [threshold, cfg.dedup_engine, mixture, cfg.train_ratio, cfg.decontaminate]
     items = [fingerprint([one.name, one.origin, *one.texts]) for one in protected]
     units = [[unit.name, unit.origin] for unit, _ in corpus.new_parts()]
-    before = earlier.name if earlier else None
-    return f"fates-{fingerprint([DECIDING, settings, items, units, before])}"
+    return f"fates-{fingerprint([DECIDING, settings, items, units, earlier.name])}"
 
 
 def drop_duplicates(

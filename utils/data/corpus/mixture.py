@@ -1,4 +1,4 @@
-"""How many characters of each source a mixture takes.
+"""Works out how many characters of each source a mixture takes.
 
 A weight is a wanted share; caps are upper limits. Nothing is repeated, so the source that is
 scarcest for its share limits all others; what a cap keeps from a source goes to the others, and a

@@ -18,7 +18,7 @@ Sample = Mapping[str, str | int]
 
 
 class LossRecorder:
-    """What a step takes out of a source, with the first of each reason; kept in the store."""
+    """Counts what a step takes out of a source, and keeps the first of each reason."""
 
     def __init__(self) -> None:
         self._dropped: dict[str, list[int]] = {}
@@ -48,14 +48,13 @@ class LossRecorder:
 
 @dataclass
 class Losses:
-    """What does not come out of a source."""
+    """Counts of what does not come out of a source."""
 
     documents: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """Number of dropped documents by reason."""
     characters: Counter[str] = field(default_factory=Counter)
     bad_lines: int = 0
-    bad_characters: int = 0
-    """Bytes of the bad lines."""
+    bad_bytes: int = 0
 
 
 class Rejected:
@@ -67,7 +66,7 @@ class Rejected:
         self._files: dict[str, BinaryIO] = {}
         self._written: Counter[str] = Counter()
         self.sources: defaultdict[int, Losses] = defaultdict(Losses)
-        """By number of the source."""
+        """Losses of each source (its number)."""
         self.first_bad: dict[str, Any] | None = None
 
     @property
@@ -78,7 +77,7 @@ class Rejected:
             total.documents.update(one.documents)
             total.characters.update(one.characters)
             total.bad_lines += one.bad_lines
-            total.bad_characters += one.bad_characters
+            total.bad_bytes += one.bad_bytes
         return total
 
     def merge(self, source: int, record: Mapping[str, Any]) -> None:
@@ -92,9 +91,14 @@ class Rejected:
             losses.characters[reason] += characters
         for bad in record["bad"]:
             losses.bad_lines += 1
-            losses.bad_characters += bad["bytes"]
+            losses.bad_bytes += bad["bytes"]
             self.first_bad = self.first_bad or bad
             self._write(BAD_LINES, bad)
+
+    def merge_all(self, records: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take over the records of a step by number of the source."""
+        for source, record in records.items():
+            self.merge(source, record)
 
     def _write(self, name: str, sample: Sample) -> None:
         if name not in self._files:

@@ -29,12 +29,12 @@ Task = tuple[CleanedUnit, np.ndarray, str, str]
 
 @dataclass(frozen=True)
 class Screener:
-    """What the screening of a corpus needs besides the corpus."""
+    """Finds protected texts in a corpus, in worker processes."""
 
     store: ResultCache
     workers: AnyWorkers
     losses: Mapping[int, LossRecorder]
-    """By number of the source."""
+    """A recorder for each source (its number)."""
 
     def decontaminate(
         self, corpus: Corpus, sets: Sequence[ItemSet], earlier: Mapping[str, Any] | None = None

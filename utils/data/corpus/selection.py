@@ -1,4 +1,4 @@
-"""Which of the documents stay, in which split each lands, and which the tokenizer is trained on.
+"""Chooses the documents that stay, the split of each, and those the tokenizer is trained on.
 
 Each decision is a limit on a rank, a hash of the document's own text, so it is a fair sample that
 depends on the text and the sums only. Knows nothing about files.

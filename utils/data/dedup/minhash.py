@@ -123,7 +123,7 @@ class Families:
 
 
 class GramSets:
-    """The 5-grams of documents, read again where they are not among those used last."""
+    """Cache of the 5-grams of documents, read again where they are not among those used last."""
 
     def __init__(self, grams_of: Callable[[int], Shingles]) -> None:
         self._grams_of = grams_of

@@ -1,4 +1,4 @@
-"""The word n-grams of texts as 64-bit hashes, many texts at once and in numpy only.
+"""Hashes the word n-grams of texts to 64 bits, many texts at once and in numpy only.
 
 A word is a run of letters, digits and underscores in lower case; scripts written without spaces
 (Thai, Lao, Japanese, Chinese) count each character as a word. They are 5-grams unless asked

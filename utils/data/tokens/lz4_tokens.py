@@ -19,9 +19,9 @@ import xxhash
 from utils.errors import DataError
 
 BLOCK_BYTES = 1 << 16
-"""What LZ4 looks back on: blocks twice as long take 2 % less space and as long again to unpack."""
+"""Length of a block. Twice as long takes 2 % less space and as long again to unpack."""
 LEVEL = 9
-"""Of LZ4's high compression; 12 gives 0.1 % more at half the speed. Reading does not depend on it.
+"""Level of compression; 12 gives 0.1 % more at half the speed. Reading does not depend on it.
 """
 HEADER = bytes.fromhex("04224d187440bd")
 """Magic number; version 1, independent blocks, a checksum of each and of all; 64 KiB; checksum."""
@@ -72,7 +72,7 @@ class Lz4Writer:
 
 
 class Lz4Tokens:
-    """The ids of one file: `tokens[10:20]` is a read-only array."""
+    """Ids of one file: `tokens[10:20]` is a read-only array."""
 
     def __init__(self, path: Path, dtype: np.dtype, size: int) -> None:
         """Map the file at `path` of `size` ids without unpacking any.

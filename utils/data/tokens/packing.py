@@ -1,4 +1,4 @@
-"""How the documents of a split become rows: end to end, or whole by best fit.
+"""Makes rows of the documents of a split: end to end, or whole by best fit.
 
 Legend: T tokens of a row, R rows asked for, N documents, S runs.
 Which rows there are depends on the documents and T alone; in which order they come is the
@@ -24,7 +24,7 @@ class Runs:
     starts: np.ndarray
     """First token in the stream."""
     places: np.ndarray
-    """Where it goes in the R * T tokens of the rows."""
+    """Its place in the R * T tokens of the rows."""
     lengths: np.ndarray
 
 
@@ -163,13 +163,13 @@ class _Layout:
     filled: np.ndarray
     """Tokens in the slots of a row of each kind."""
     length: np.ndarray
-    """Of each slot: tokens."""
+    """Tokens of each slot."""
     column: np.ndarray
-    """Of each slot: its first position in the row; position 0 is EOS."""
+    """First position of each slot in the row; position 0 is EOS."""
     document: np.ndarray
-    """Of each slot: its document in the first row of the kind."""
+    """Document of each slot in the first row of the kind."""
     step: np.ndarray
-    """Of each slot: documents of this length that a row of the kind takes."""
+    """Documents of the slot's length that a row of the kind takes."""
 
     @classmethod
     def of(cls, counts: np.ndarray, room: int) -> "_Layout":

@@ -32,7 +32,7 @@ ORDER_BLOCK = 4096
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a run has drawn from one folder."""
+    """Counts of what a run has drawn from one folder."""
 
     rows: int
     tokens: int

@@ -1,8 +1,8 @@
-"""The format of a prepared folder: JSONL shards, token shards, offsets; written here, read here.
+"""Writes and reads the shards of a prepared folder: JSONL, tokens, offsets.
 
-tokens/NAME.bin holds little-endian uint16 (uint32 from 65,536 pieces) ids, every document followed
-by EOS, the tokenizer's end-of-document token (`</s>` in Lumi's own); tokens/NAME.idx the
-little-endian uint64 offsets of the document starts plus the end.
+tokens/NAME.bin holds little-endian uint16 ids (uint32 if the vocabulary is over 65,536), every
+document followed by EOS, the tokenizer's end-of-document token (`</s>` in Lumi's own);
+tokens/NAME.idx the little-endian uint64 offsets of the document starts plus the end.
 In a folder of format 2 (`token_compression` lz4) tokens/NAME.lz4 stands for NAME.bin: the same ids,
 which `lz4 -d` gives back, in blocks (`utils.data.tokens.lz4_tokens`). Format 1 has no such files.
 Knows nothing about how documents were chosen.
@@ -31,7 +31,7 @@ DTYPES = {"uint16": "<u2", "uint32": "<u4"}
 
 
 def token_dtype(vocab_size: int) -> str:
-    """Return the name of the smallest type that holds the ids: uint16 up to 65,536 pieces."""
+    """Return the type that holds the ids: uint16 up to a vocabulary of 65,536."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
@@ -47,9 +47,9 @@ class Encoded:
     """A batch of documents as ids."""
 
     lines: list[bytes]
-    """The documents as they stand in the text shards."""
+    """Lines of the documents as they stand in the text shards."""
     ids: np.ndarray
-    """Of all documents in turn, each followed by EOS."""
+    """Ids of all documents in turn, each followed by EOS."""
     lengths: np.ndarray
     """Tokens of each document, EOS included."""
     text_bytes: np.ndarray

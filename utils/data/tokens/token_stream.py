@@ -12,7 +12,7 @@ Shard = np.ndarray | Lz4Tokens
 
 
 class TokenStream:
-    """The ids of several shards as one sequence: `tokens[10:20]` is an array."""
+    """Ids of several shards as one sequence: `tokens[10:20]` is an array."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self.shards = shards

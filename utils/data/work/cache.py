@@ -32,7 +32,7 @@ def array_digest(*arrays: np.ndarray) -> str:
 
 
 class Stored:
-    """The arrays of one result, read from the disk when they are asked for."""
+    """Arrays of one result, read from the disk when they are asked for."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle

@@ -1,4 +1,4 @@
-"""The same work on a Ray cluster: plain tasks over a folder that all nodes share.
+"""Does the same work on a Ray cluster: plain tasks over a folder that all nodes share.
 
 Every result lies in the store, so a task that is lost with its node is simply done again elsewhere,
 and the prepared folder is byte for byte that of local processes. Ray is an optional extra
@@ -11,7 +11,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from utils.data.work.workers import Item, Result
@@ -68,12 +67,7 @@ class RayWorkers:
         log.info("Ray: %d nodes, %d processors", len(ray.nodes()), self._processors())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._ray.shutdown()
 
     def _processors(self) -> int:

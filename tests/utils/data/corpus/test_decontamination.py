@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus import work_units as units
 from utils.data.corpus.decontamination import (
@@ -18,7 +19,6 @@ from utils.data.corpus.decontamination import (
     paragraphs,
     screen,
 )
-from utils.data.prepare import prepare
 from utils.data.tokens.shards import iter_documents
 from utils.data.work.cache import ResultCache
 from utils.reading import file_parts

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.corpus import Fate
 from utils.data.corpus.duplicates import near_families
 from utils.data.dedup.minhash import banding
 from utils.data.dedup.reference import near_duplicates_by_datasketch, word_grams
-from utils.data.prepare import prepare
 from utils.data.work.workers import Workers
 
 WORDS = [

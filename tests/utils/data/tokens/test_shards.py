@@ -18,14 +18,14 @@ from utils.data.tokens.shards import (
 from utils.errors import DataError
 from utils.files import write_manifest
 from utils.tokenizers.control_tokens import EOS_ID
-from utils.tokenizers.tokenizer import Tokenizer
+from utils.tokenizers.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, tokenizer_dir, texts):
     """Forty documents in shards of at least 500 tokens."""
     folder = tmp_path_factory.mktemp("processed") / "set"
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = load_tokenizer(tokenizer_dir)
     (folder / "tokens").mkdir(parents=True)
     splits = {}
     for split, chosen in (("train", range(35)), ("val", range(35, 40))):
@@ -48,7 +48,7 @@ def dataset(tmp_path_factory, tokenizer_dir, texts):
 
 
 def test_ids_decode_to_the_documents_each_closed_by_its_end(dataset, tokenizer_dir, texts):
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = load_tokenizer(tokenizer_dir)
     shards = TokenShards.open(dataset, "train")
     assert shards.num_documents == 35
     for number in range(35):

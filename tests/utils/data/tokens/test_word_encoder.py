@@ -11,7 +11,8 @@ import sentencepiece
 from utils.data.tokens import word_encoder
 from utils.data.tokens.word_encoder import WordEncoder
 from utils.tokenizers.control_tokens import CHAT_TOKENS, EOS_ID
-from utils.tokenizers.tokenizer import Cut, Tokenizer
+from utils.tokenizers.load import load_tokenizer
+from utils.tokenizers.tokenizer import Cut
 from utils.tokenizers.training import train_tokenizer
 
 ODD = [" ", "  ", "\n", "\t", "_", "1", "23.5", "(", ")", "\u00e9", "\u4eca", "\u00a0", "\u200b",
@@ -21,7 +22,7 @@ ODD = [" ", "  ", "\n", "\t", "_", "1", "23.5", "(", ")", "\u00e9", "\u4eca", "\
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_dir):
-    return Tokenizer.load(tokenizer_dir)
+    return load_tokenizer(tokenizer_dir)
 
 
 def _expected(tokenizer, text):
@@ -79,7 +80,7 @@ def test_a_vocabulary_with_pieces_across_words_is_asked_for_whole_texts(tmp_path
         remove_extra_whitespaces=False, add_dummy_prefix=False, split_by_whitespace=False,
         minloglevel=2,
     )  # fmt: skip
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     assert any(b" " in piece.strip() for piece in tokenizer.text_pieces())
     encoder = WordEncoder(tokenizer)
     assert encoder._table is None

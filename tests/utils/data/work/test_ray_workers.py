@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from tests.stage01 import prepare
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus import work_units as units
-from utils.data.prepare import prepare
 from utils.errors import ConfigError
 from utils.reading import file_parts
 
