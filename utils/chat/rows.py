@@ -10,11 +10,11 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
-from utils.chat.layouts import Preference, conversation, preference
+from utils.chat.layouts import Preference, conversation, preference, question
 from utils.chat.templates import Encoder, Message, Template
 from utils.errors import DataError
 
@@ -32,18 +32,43 @@ class BadRow:
     reason: str
 
 
+@dataclass(kw_only=True)
+class _Rows:
+    """Rows as ids, and how many are left out for which reason."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def first(self, count: int) -> Self:
+        """Return the first `count` rows."""
+        names = {entry.name for entry in fields(self)} - {"dropped"}
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
+
+    @property
+    def reasons(self) -> str:
+        """What was left out, in words."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+
+
 @dataclass
-class SFTRows:
+class SFTRows(_Rows):
     """Conversations as ids; entry N of each list belongs to the same row."""
 
     conversations: list[list[Message]] = field(default_factory=list)
     input_ids: list[list[int]] = field(default_factory=list)
     labels: list[list[int]] = field(default_factory=list)
     """The ids of answers and their stop tokens, IGNORE elsewhere."""
-    dropped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Tokens of each row."""
+        return self.input_ids
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the layout {messages}."""
+        yield from ({"messages": messages} for messages in self.conversations)
 
     @property
     def lengths(self) -> list[int]:
@@ -52,17 +77,27 @@ class SFTRows:
 
 
 @dataclass
-class DPORows:
+class DPORows(_Rows):
     """Preferences as ids; entry N of each list belongs to the same row."""
 
+    preferences: list[Preference] = field(default_factory=list)
     prompt_ids: list[list[int]] = field(default_factory=list)
     chosen_ids: list[list[int]] = field(default_factory=list)
     """The better answer with its stop token."""
     rejected_ids: list[list[int]] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Tokens of each prompt with the better answer."""
+        rows = zip(self.prompt_ids, self.chosen_ids, strict=True)
+        return [prompt + chosen for prompt, chosen in rows]
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the layout {prompt, chosen, rejected}."""
+        yield from map(asdict, self.preferences)
 
     @property
     def lengths(self) -> list[int]:
@@ -92,6 +127,15 @@ def read_preferences(path: Path) -> tuple[list[Preference], list[BadRow]]:
         DataError: the file is missing, is no JSON, or holds no usable row.
     """
     return _read(path, preference)
+
+
+def read_questions(path: Path) -> list[str]:
+    """Return what is asked first in each conversation of a file that `read_conversations` reads.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or holds no question.
+    """
+    return _read(path, question)[0]
 
 
 def build_sft_rows(
@@ -149,6 +193,7 @@ def build_dpo_rows(
         elif (tuple(prompt), tuple(chosen)) in known:
             rows.dropped["in_heldout"] += 1
         else:
+            rows.preferences.append(row)
             rows.prompt_ids.append(prompt)
             rows.chosen_ids.append(chosen)
             rows.rejected_ids.append(rejected)
@@ -204,7 +249,7 @@ def _read_bytes(path: Path) -> bytes:
         if path.suffix == ".gz":
             data = gzip.decompress(data)
     except FileNotFoundError as error:
-        remedy = "run `make create-sample-datasets`, or pass --dataset_path"
+        remedy = "run `make create-sample-datasets`, or pass another path"
         raise DataError(f"{path} not found: {remedy}") from error
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read ({error}): check the file") from error

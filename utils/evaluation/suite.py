@@ -19,7 +19,7 @@ import torch
 
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, Interrupted, LumiError
-from utils.evaluation.measurements import PARTS, Context, Part
+from utils.evaluation.measurements import MEASUREMENTS, Context, Measurement
 from utils.evaluation.report import render
 from utils.evaluation.smoke import read_prompts
 from utils.evaluation.timebox import TimeBox
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Records = dict[str, list[dict[str, Any]]]
 
 
-def evaluate(cfg: EvaluateConfig, parts: Sequence[Part] = PARTS) -> Path:
+def evaluate(cfg: EvaluateConfig, parts: Sequence[Measurement] = MEASUREMENTS) -> Path:
     """Measure a checkpoint and return the result folder.
 
     Raises:
@@ -120,7 +120,7 @@ def model_label(folder: Path) -> str:
     return folder.name
 
 
-def run_part(part: Part, context: Context, entry: dict[str, Any], records: Records) -> None:
+def run_part(part: Measurement, context: Context, entry: dict[str, Any], records: Records) -> None:
     """Run one part and note in `entry` what came out."""
     started_s = time.monotonic()
     entry.update(status="failed", reason="an unexpected error, see the log")

@@ -12,7 +12,7 @@ from utils.chat.rows import (
 )
 from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
-from utils.finetuning.splits import batch_order, heldout_file, hold_out
+from utils.finetuning.splits import batch_order, hold_out
 
 CHATML = TEMPLATES["chatml"]
 
@@ -120,16 +120,6 @@ def test_a_file_without_rows_is_refused_in_one_line(tmp_path, content, message):
         read_conversations(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_heldout_file_lies_beside_the_training_set(tmp_path):
-    dataset = tmp_path / "chats.jsonl.gz"
-    assert heldout_file(dataset, None) is None
-    beside = tmp_path / "chats_heldout.jsonl.gz"
-    beside.touch()
-    assert heldout_file(dataset, None) == beside
-    with pytest.raises(DataError):
-        heldout_file(dataset, tmp_path / "missing.json")
 
 
 def test_a_twentieth_is_held_out_and_no_row_is_lost():

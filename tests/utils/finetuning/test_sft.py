@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from utils.config.sft import SFTConfig
 from utils.errors import CheckpointError, DataError
 from utils.files import folder_damage, read_json, read_lines
-from utils.finetuning.sft import first_prompts, run_sft
 from utils.model.checkpoints import load_model
 
 
@@ -62,7 +61,7 @@ def test_the_merged_model_is_tied_and_stops_at_the_chat_token(sft_run):
     assert folder_damage(sft_run / "adapter") is None
 
 
-def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path):
+def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path, run_sft):
     out = tmp_path / "sft"
     settings = {
         "model_path": sft_run / "final",
@@ -79,7 +78,7 @@ def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path):
     assert load_model(out).card["template"] == "instruct"
 
 
-def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path):
+def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path, run_sft):
     out = tmp_path / "sft"
     out.mkdir()
     (out / "precious.txt").write_text("keep me")
@@ -94,8 +93,3 @@ def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path):
     with pytest.raises(DataError, match=r"all rows are dropped \(1 too_long"):
         run_sft(SFTConfig.build({"model_path": base, "dataset_path": long, "output_dir": out}))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sft")] == ["sft"]
-
-
-def test_prompts_end_before_the_first_answer_and_come_once():
-    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
-    assert first_prompts([[user, answer, user, answer], [user, answer]]) == [[user]]
