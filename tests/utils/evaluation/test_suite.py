@@ -1,3 +1,4 @@
+import importlib
 import json
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from utils.evaluation.measurements import (
     Outcome,
     fitting_corpus,
 )
-from utils.evaluation.suite import evaluate, model_label
+from utils.evaluation.suite import model_label
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import LoadedModel, load_model
+
+evaluate = importlib.import_module("scripts.05_evaluate").main
 
 ROWS = {
     "boolq/val.jsonl": [{"passage": "p", "question": "q", "label": i % 2} for i in range(60)],
@@ -225,7 +228,7 @@ def test_a_stopped_run_keeps_what_was_measured(settings, tmp_path):
 )
 def test_a_mistyped_path_is_refused_before_anything_is_loaded(settings, changes, message):
     with pytest.raises(ConfigError, match=message):
-        evaluate(settings(model_path="nowhere", **changes))
+        evaluate(settings(**changes))
 
 
 def test_the_modes_exclude_each_other(settings):

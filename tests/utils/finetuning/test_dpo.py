@@ -1,3 +1,4 @@
+import importlib
 import math
 import shutil
 
@@ -9,7 +10,6 @@ from utils.config.evaluate import EvaluateConfig
 from utils.errors import CheckpointError, PreflightError
 from utils.evaluation.measurements import MEASUREMENTS
 from utils.evaluation.preferences import answer_likelihoods
-from utils.evaluation.suite import evaluate
 from utils.files import read_json, read_lines, write_json
 from utils.finetuning.dpo import (
     build_trainer,
@@ -80,6 +80,7 @@ def test_base_and_adapter_give_the_logits_of_the_merged_model(dpo_run):
 def measured(model, out):
     cfg = EvaluateConfig.build({"model_path": model, "output_dir": out, "cpu": True})
     wanted = [part for part in MEASUREMENTS if part.name in ("conversations", "preferences")]
+    evaluate = importlib.import_module("scripts.05_evaluate").main
     return read_json(evaluate(cfg, wanted) / "evaluation_results.json")["results"]
 
 
