@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from utils.config.prepare import MixtureSource
 from utils.errors import DataError
-from utils.reading.documents import BadLine, Document, SkippedFile
+from utils.reading.documents import Document, Records, SkippedFile
 from utils.reading.downloads import Downloads, RemoteFile
 from utils.reading.file_parts import FilePart, split_file
-from utils.reading.formats import file_kind
 from utils.reading.hub import HubSet, Listing, hub_errors, join_articles, list_files, stream_records
 from utils.reading.readers import KINDS, is_supported, read_file, skipped_members
+from utils.reading.rows import file_kind
 
 BUILT_IN = "pydocs"
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -34,8 +34,6 @@ ALIASES: dict[str, tuple[str, str | None]] = {
     "wikitext-103-raw-v1": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
 }
 """Short names of hub data sets, with the configuration that is meant."""
-
-Records = Iterator[Document | BadLine]
 
 
 @dataclass

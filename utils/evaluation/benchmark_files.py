@@ -4,7 +4,6 @@ Knows where the three benchmarks lie and how their rows look; nothing about scor
 """
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import DataError
-from utils.files import read_json
+from utils.reading.documents import BadLine
+from utils.reading.rows import read_rows as rows_of_file
 
 HUB_TIMEOUT_S = 5.0
 """How long the hub may take to answer at all before it counts as out of reach."""
@@ -103,54 +103,30 @@ def benchmark_rows(source: Source, data_dir: Path | None) -> Rows:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix != ".raw":
+        return read_rows(path)
     try:
-        if path.suffix == ".raw":
-            return [{"text": path.read_text(encoding="utf-8")}]
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        return [{"text": path.read_text(encoding="utf-8")}]
+    except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} cannot be read ({reason}): fetch it again") from error
-    return read_rows(path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON array or of a JSON Lines file.
+    """Return all rows of a file, each an object.
 
     Raises:
-        DataError: the file is missing, empty, or a line is no JSON object (file:line is named).
+        DataError: the file is missing or empty, or a row is none (its place is named).
     """
     if not path.is_file():
         raise DataError(f"{path} not found: check the path")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}): save it as JSON"
-        ) from error
-    rows = read_json(path) if text.lstrip().startswith("[") else _lines(path, text)
+    rows = []
+    for row in rows_of_file(path):
+        if isinstance(row, BadLine):
+            raise DataError(f"{row.place}: {row.reason}: correct it, or fetch the file again")
+        rows.append(row.value)
     if not rows:
         raise DataError(f"{path} holds no rows: give at least one")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}: row {number} is {type(row).__name__}: make each row an object"
-            )
-    return rows
-
-
-def _lines(path: Path, text: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            place = f"{path}:{number}:{error.colno}"
-            raise DataError(f"{place}: not JSON ({error.msg}): correct that line") from error
     return rows
 
 

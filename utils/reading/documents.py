@@ -1,8 +1,9 @@
-"""What a source gives: documents, lines that could not be read, files that were left out.
+"""Records that a source gives: rows, documents, lines that could not be read, files left out.
 
 Knows nothing about formats.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,23 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it was read."""
+
+    file: str
+    line: int
+    """1-based line, or number of the row in a list or table; 0 for the file as a whole."""
+    value: dict[str, Any]
+    num_bytes: int = 0
+    """Its length as JSON (0 where it is not known)."""
+
+    @property
+    def place(self) -> str:
+        """`file:line` for messages and ids."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True)
 class BadLine:
     """A line, row or file that gives no document, and why."""
 
@@ -29,8 +47,17 @@ class BadLine:
     line: int
     """1-based line or row; 0 for the file as a whole."""
     reason: str
-    characters: int = 0
-    """Its length in bytes (0 where it is not known)."""
+    num_bytes: int = 0
+    """Its length (0 where it is not known)."""
+
+    @property
+    def place(self) -> str:
+        """`file:line` for messages."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+Rows = Iterator[Row | BadLine]
+Records = Iterator[Document | BadLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +77,7 @@ def row_line(row: dict[str, str]) -> bytes:
         return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def row_text(row: object, text_key: str) -> str:
+def row_text(row: dict[str, Any], text_key: str) -> str:
     """Return the text of a row; a list (paragraphs, turns of a conversation) is joined.
 
     `text_key` may lead into nested objects: `meta.body`.
@@ -58,8 +85,6 @@ def row_text(row: object, text_key: str) -> str:
     Raises:
         ValueError: the row has no such text; the message says what it has instead.
     """
-    if not isinstance(row, dict):
-        raise ValueError(f"not an object but {_kind(row)}")
     value: Any = row
     for key in [text_key] if text_key in row else text_key.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -69,7 +94,7 @@ def row_text(row: object, text_key: str) -> str:
     if isinstance(value, list) and value:
         value = "\n\n".join(_turn_text(turn, text_key) for turn in value)
     if not isinstance(value, str):
-        raise ValueError(f"{text_key!r} is not text but {_kind(value)}")
+        raise ValueError(f"{text_key!r} is not text but {kind_of(value)}")
     return value
 
 
@@ -80,15 +105,16 @@ def _turn_text(turn: object, text_key: str) -> str:
         for key in ("content", "value", "text"):
             if isinstance(turn.get(key), str):
                 return turn[key]
-    raise ValueError(f"{text_key!r} holds {_kind(turn)} where text was expected")
+    raise ValueError(f"{text_key!r} holds {kind_of(turn)} where text was expected")
 
 
-def row_id(row: object, place: str) -> str:
+def row_id(row: dict[str, Any], place: str) -> str:
     """Return the row's own id, or its place in the input."""
-    own = row.get("id") if isinstance(row, dict) else None
+    own = row.get("id")
     return str(own) if isinstance(own, str | int) and own != "" else place
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return the type of a JSON value in words."""
     names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -15,7 +15,7 @@ from typing import Any
 from utils.disk import FULL
 from utils.errors import DataError
 from utils.files import fingerprint, to_json, write_atomic
-from utils.reading.documents import BadLine, Document, row_id, row_text
+from utils.reading.documents import BadLine, Document, Records, row_id, row_text
 from utils.reading.downloads import RemoteFile, repository_folder
 from utils.reading.formats import ARTICLE_TITLE
 from utils.reading.readers import is_supported
@@ -130,9 +130,7 @@ def _read_listing(place: Path) -> Listing:
     return Listing(content["revision"], tuple(RemoteFile(**file) for file in content["files"]))
 
 
-def stream_records(
-    dataset: HubSet, revision: str | None, name: str, text_key: str
-) -> Iterator[Document | BadLine]:
+def stream_records(dataset: HubSet, revision: str | None, name: str, text_key: str) -> Records:
     """Yield the rows of a data set through its library; offline, from the library's cache.
 
     `name` is that of the source, for the documents.
@@ -165,7 +163,7 @@ def _record(row: Any, number: int, name: str, text_key: str) -> Document | BadLi
         return BadLine(name, number, str(error))
 
 
-def join_articles(records: Iterator[Document | BadLine], name: str) -> Iterator[Document | BadLine]:
+def join_articles(records: Records, name: str) -> Records:
     """Join the rows of WikiText, which are lines, to articles."""
     lines: list[str] = []
     articles = 0

@@ -5,12 +5,11 @@ Knows nothing about what a row holds.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from utils.reading.documents import BadLine, Row, Rows
 
 BATCH_ROWS = 256
-
-Row = tuple[int, dict[str, Any] | str]
-"""(number of the row, row or what is wrong with it)."""
 
 
 def group_runs(path: Path, piece_bytes: int) -> Iterator[tuple[tuple[int, int], int, int]]:
@@ -36,9 +35,13 @@ def group_runs(path: Path, piece_bytes: int) -> Iterator[tuple[tuple[int, int], 
 
 
 def parquet_rows(
-    source: str | BinaryIO, needed: str, groups: tuple[int, int] | None = None, first: int = 1
-) -> Iterator[Row]:
-    """Yield the column `needed`, and `id` where there is one, of all rows or those of `groups`.
+    source: str | BinaryIO,
+    name: str,
+    needed: str | None,
+    groups: tuple[int, int] | None = None,
+    first: int = 1,
+) -> Rows:
+    """Yield all rows, or those of some row groups; of a needed column only that and `id`.
 
     `first` is the number of the first row. Of a damaged file the rows before the damage are read.
 
@@ -52,18 +55,20 @@ def parquet_rows(
     try:
         with ParquetFile(source) as file:
             names = file.schema_arrow.names
-            if needed not in names:
+            if needed is not None and needed not in names:
                 if first == 1:
-                    yield 0, f"no column {needed!r} (columns: {', '.join(names[:8])})"
+                    reason = f"no column {needed!r} (columns: {', '.join(names[:8])})"
+                    yield BadLine(name, 0, reason)
                 return
-            columns = [name for name in (needed, "id") if name in names]
+            columns = [one for one in (needed, "id") if one in names] if needed else None
             chosen = range(*groups) if groups else None
             for batch in file.iter_batches(BATCH_ROWS, row_groups=chosen, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
+                    yield Row(name, number, row)
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        # The last two: a date that Python does not know.
         if isinstance(error, OSError) and error.errno:
             raise
         reason = " ".join(str(error).split())[:120]
-        yield number, f"damaged parquet data ({reason})"
+        yield BadLine(name, number, f"damaged parquet data ({reason})")

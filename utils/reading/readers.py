@@ -5,32 +5,37 @@ chapter. A broken line or file becomes a `BadLine` and the reader goes on; only 
 not hold is cut. Knows nothing about cleaning.
 """
 
-import errno
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from utils.reading.archives import Archive
-from utils.reading.documents import BadLine, Document, SkippedFile
+from utils.reading.documents import (
+    BadLine,
+    Document,
+    Records,
+    Row,
+    Rows,
+    SkippedFile,
+    row_id,
+    row_text,
+)
 from utils.reading.epub import read_book
 from utils.reading.file_parts import ARCHIVES, FilePart, part_blocks
-from utils.reading.formats import (
-    READERS,
-    Bad,
-    Found,
+from utils.reading.formats import TEXT_KEY, TEXT_READERS, read_html, read_text
+from utils.reading.parquet import parquet_rows
+from utils.reading.rows import (
+    ROW_READERS,
     file_kind,
-    json_rows,
+    json_lines,
     numbered_lines,
-    read_html,
-    read_text,
-    table_rows,
+    torn_line,
+    until_torn,
 )
-from utils.reading.streams import TornFile
+from utils.reading.streams import Readable, TornFile
 
-KINDS = frozenset({*READERS, *ARCHIVES})
+FORMATS = frozenset({*ROW_READERS, *TEXT_READERS})
+KINDS = FORMATS | ARCHIVES
 """Suffixes of all that is read."""
-
-Records = Iterator[Document | BadLine]
 
 
 def is_supported(path: Path) -> bool:
@@ -48,25 +53,38 @@ def read_file(path: Path, name: str, source: str, text_key: str) -> Records:
         return _guarded(_read_zip(path, name, source, text_key), name)
     if kind == ".epub":
         return _guarded(_read_epub(path, name, source), name)
-    return _records(READERS.get(kind, read_text)(path, text_key), name, source)
+    return _read(path, name, source, text_key)
 
 
 def read_part(part: FilePart, source: str, text_key: str) -> Records:
     """Yield the documents of a part of a file as `read_file` does."""
     if part.groups is not None:
-        rows = table_rows(part.path, text_key, part.groups, part.first_line)
-        return _records(rows, part.name, source)
-    if part.end is None:
+        rows = parquet_rows(part.path, part.name, _column(text_key), part.groups, part.first_line)
+    elif part.end is not None:
+        lines = numbered_lines(part_blocks(part), part.name, part.first_line)
+        rows = json_lines(lines, part.name)
+    else:
         return read_file(Path(part.path), part.name, source, text_key)
-    lines = numbered_lines(part_blocks(part), part.first_line)
-    return _records(json_rows(lines, text_key), part.name, source)
+    return _documents(rows, part.name, source, text_key)
+
+
+def _read(file: Readable, name: str, source: str, text_key: str) -> Records:
+    """Yield the documents of what is no archive."""
+    kind = file_kind(file)
+    if reader := ROW_READERS.get(kind):
+        return _documents(reader(file, name, _column(text_key)), name, source, text_key)
+    return _documents(TEXT_READERS.get(kind, read_text)(file, name), name, source, TEXT_KEY)
+
+
+def _column(text_key: str) -> str:
+    return text_key.split(".")[0]
 
 
 def _read_zip(path: Path, name: str, source: str, text_key: str) -> Records:
     with Archive(path) as archive:
         for member in archive.members():
-            if reader := READERS.get(file_kind(member)):
-                yield from _records(reader(member, text_key), f"{name}/{member.name}", source)
+            if file_kind(member) in FORMATS:
+                yield from _read(member, f"{name}/{member.name}", source, text_key)
 
 
 def skipped_members(path: Path, name: str) -> list[SkippedFile]:
@@ -78,7 +96,7 @@ def skipped_members(path: Path, name: str) -> list[SkippedFile]:
             return [
                 SkippedFile(f"{name}/{member.name}", Path(member.name).suffix or "no suffix")
                 for member in archive.members()
-                if file_kind(member) not in READERS
+                if file_kind(member) not in FORMATS
             ]
     except (TornFile, OSError):
         return []  # reading it will say so
@@ -90,7 +108,8 @@ def _read_epub(path: Path, name: str, source: str) -> Records:
         book = read_book(archive)
         title = book.title
         for chapter in book.chapters:
-            for record in _records(read_html(chapter, ""), f"{name}/{chapter.name}", source):
+            place = f"{name}/{chapter.name}"
+            for record in _documents(read_html(chapter, place), place, source, TEXT_KEY):
                 if title and isinstance(record, Document) and record.text:
                     if title not in record.text:
                         record = replace(record, text=f"{title}\n\n{record.text}")
@@ -102,28 +121,16 @@ def _guarded(records: Records, name: str) -> Records:
     try:
         yield from records
     except (TornFile, OSError) as error:
-        yield BadLine(name, 0, _reason(error))
+        yield torn_line(error, name, 0)
 
 
-def _records(rows: Found, name: str, source: str) -> Records:
-    last = 0
+def _documents(rows: Rows, name: str, source: str, text_key: str) -> Records:
+    for row in until_torn(rows, name):
+        yield row if isinstance(row, BadLine) else _document(row, source, text_key)
+
+
+def _document(row: Row, source: str, text_key: str) -> Document | BadLine:
     try:
-        for line, found in rows:
-            last = line
-            if isinstance(found, Bad):
-                yield BadLine(name, line, found.reason, found.characters)
-            else:
-                own_id, text = found
-                place = f"{name}:{line}" if line else name
-                yield Document(own_id or place, text, source)
-    except (TornFile, OSError) as error:
-        yield BadLine(name, last, _reason(error))
-
-
-def _reason(error: TornFile | OSError) -> str:
-    """Return why a file gives no more; a full disk (of the temporary file) is not its fault."""
-    if isinstance(error, TornFile):
-        return str(error)
-    if error.errno == errno.ENOSPC:
-        raise error
-    return f"cannot be read: {' '.join(str(error.strerror or error).split())[:120]}"
+        return Document(row_id(row.value, row.place), row_text(row.value, text_key), source)
+    except ValueError as error:
+        return BadLine(row.file, row.line, str(error), row.num_bytes)

@@ -46,7 +46,9 @@ def test_rows_of_another_benchmark_are_refused(tmp_path):
         benchmark_rows(LAMBADA, tmp_path)
 
 
-@pytest.mark.parametrize(("content", "message"), [("[]", "no rows"), ("[1]", "row 1 is int")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("[]", "no rows"), ("[1]", "rows.json:1: not an object")]
+)
 def test_arrays_are_read_and_checked(tmp_path, content, message):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"a": 1}], indent=1), encoding="utf-8")

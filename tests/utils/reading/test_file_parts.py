@@ -15,8 +15,8 @@ from tests.utils.data.books import book_files, write_book
 from utils.reading import file_parts
 from utils.reading.documents import BadLine, Document
 from utils.reading.file_parts import part_blocks, split_file
-from utils.reading.formats import file_kind
 from utils.reading.readers import read_file, read_part
+from utils.reading.rows import file_kind
 from utils.reading.streams import BLOCK_BYTES
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from utils.reading import formats
+from utils.reading import formats, rows
 from utils.reading.documents import BadLine, Document
-from utils.reading.formats import file_kind
 from utils.reading.readers import is_supported, read_file, skipped_members
+from utils.reading.rows import file_kind
 
 GOOD = [
     json.dumps({"text": f"good document number {n} with some text", "id": str(n)})
@@ -193,7 +193,7 @@ def test_the_format_is_told_by_the_name_without_its_compression(tmp_path):
 
 
 def test_lines_of_objects_called_json_are_not_held_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.reading.formats.MAX_FILE_BYTES", 500_000)
+    monkeypatch.setattr("utils.reading.rows.MAX_FILE_BYTES", 500_000)
     lines = "\n".join(json.dumps({"text": f"page {n} " * 40, "url": "x"}) for n in range(2000))
     path = tmp_path / "c4-train.00000-of-01024.json.gz"
     path.write_bytes(gzip.compress(f"\n{lines}\n".encode()))
@@ -273,7 +273,7 @@ def test_a_text_that_ends_too_early_keeps_what_came_before(tmp_path, pack):
 
 def test_pages_and_unpacked_tables_have_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "MAX_PAGE_BYTES", 1 << 20)
-    monkeypatch.setattr(formats, "MAX_SPOOLED_BYTES", 1 << 20)
+    monkeypatch.setattr(rows, "MAX_SPOOLED_BYTES", 1 << 20)
     bomb = bytes(64 << 20)
     path = _zip(tmp_path / "a.zip", {"a.html": b"<p>" + b"a" * (64 << 20), "b.parquet": bomb})
     documents, bad = _read(path)
@@ -285,7 +285,7 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(formats, "_spool", full)
+    monkeypatch.setattr(rows, "_spool", full)
     path = tmp_path / "a.parquet.gz"
     path.write_bytes(b"x")
     with pytest.raises(OSError, match="No space left"):

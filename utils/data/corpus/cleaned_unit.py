@@ -70,7 +70,7 @@ class _Writer:
 
     def bad(self, line: BadLine) -> None:
         self._losses.bad(
-            {"file": line.file, "line": line.line, "reason": line.reason, "bytes": line.characters}
+            {"file": line.file, "line": line.line, "reason": line.reason, "bytes": line.num_bytes}
         )
 
     def add(self, refined: Refined) -> None:

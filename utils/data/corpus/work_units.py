@@ -13,7 +13,7 @@ import xxhash
 from utils.data.cleaning.batch import Rules
 from utils.data.sources import Source, iter_parts, iter_source
 from utils.files import fingerprint
-from utils.reading.documents import BadLine, Document
+from utils.reading.documents import BadLine, Document, Records
 from utils.reading.file_parts import PART_BYTES, FilePart
 from utils.reading.readers import read_part
 
@@ -21,8 +21,6 @@ CLEANING = 2
 """Raised when the same documents give another result."""
 RECORD_BYTES = 100
 """Counted for each record beside its text, so that empty ones fill a unit too."""
-
-Records = Iterator[Document | BadLine]
 
 
 @dataclass(frozen=True)
