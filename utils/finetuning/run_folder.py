@@ -21,7 +21,6 @@ from utils.chat.heldout_files import (
     carry_heldout,
     write_heldout,
 )
-from utils.chat.rows import BadRow
 from utils.config.training import AdapterConfig
 from utils.errors import ConfigError, Interrupted, LumiError
 from utils.files import append_line, move_aside, one_writer
@@ -30,6 +29,7 @@ from utils.finetuning.time_box import TimeBox
 from utils.finetuning.training_rows import TrainingRows
 from utils.machine.precision import choose_matmul_precision, is_bf16_faster
 from utils.model.checkpoints import read_card
+from utils.reading.documents import BadLine
 from utils.training.records.metrics import MetricsLog, RunRecord
 
 BAD_ROWS = "bad_rows.jsonl"
@@ -110,7 +110,7 @@ class AdapterRun:
         source = rows.heldout_source.as_posix()
         self.heldout[own] = write_heldout(self.folder, own, rows.heldout.as_json(), source)
 
-    def _note_bad(self, bad: Sequence[BadRow]) -> None:
+    def _note_bad(self, bad: Sequence[BadLine]) -> None:
         place = self.folder / BAD_ROWS
         for row in bad:
             append_line(place, {"place": row.place, "reason": row.reason})

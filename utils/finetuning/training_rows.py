@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 from utils.chat.heldout_files import CONVERSATIONS, PREFERENCES, heldout_beside
 from utils.chat.rows import (
-    BadRow,
     DPORows,
     SFTRows,
     build_dpo_rows,
@@ -31,6 +30,7 @@ from utils.finetuning.contamination import (
 )
 from utils.finetuning.splits import MAX_HELDOUT, hold_out
 from utils.model.checkpoints import LoadedModel
+from utils.reading.documents import BadLine
 
 Encoded = TypeVar("Encoded", SFTRows, DPORows)
 
@@ -42,7 +42,7 @@ class RowKind(Generic[Encoded]):
     name: str
     unit: str
     """Name of a row in run.json."""
-    read: Callable[[Path], tuple[list[Any], list[BadRow]]]
+    read: Callable[[Path], tuple[list[Any], list[BadLine]]]
     build: Callable[..., Encoded]
     text: Callable[[Any], str]
 
@@ -61,7 +61,7 @@ class TrainingRows(Generic[Encoded]):
     """The rows that are measured and written into the run folder, MAX_HELDOUT at most."""
     heldout_source: Path
     """The file they come from."""
-    bad: list[BadRow]
+    bad: list[BadLine]
     """Of both files."""
     screening: Screening[Any]
     held_out: int

@@ -27,7 +27,7 @@ def test_the_summary_accounts_for_every_row(sft_run):
 
 def test_the_bad_row_is_written_down_with_its_place(sft_run):
     (bad,) = read_lines(sft_run / "bad_rows.jsonl")
-    assert bad["place"].endswith("chats.json row 65")
+    assert bad["place"].endswith("chats.json:65")
     assert bad["reason"].startswith("no answer to learn from")
 
 
