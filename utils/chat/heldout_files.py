@@ -18,6 +18,8 @@ from utils.files import sha256_file, write_atomic
 
 CONVERSATIONS, PREFERENCES = "conversations", "preferences"
 """Kinds of held-out rows."""
+STAGES = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
+"""What holds them out."""
 
 Origin = dict[str, Any]
 """Entry of a kind in lumi.json: rows, sha256, source (data set) and run (name of the folder)."""
@@ -64,12 +66,12 @@ def find_heldout(kind: str, model: Path, card: Mapping[str, Any]) -> tuple[Path,
     origin = card.get("heldout", {}).get(kind)
     if origin is None:
         raise DataError(
-            f"{model} does not say which rows were held out as {kind}: fine-tune it again, or pass "
-            "your own file"
+            f"{model} does not say which rows were held out as {kind}: run `make {STAGES[kind]}` "
+            f"again, or pass --{STAGES[kind]}_heldout_path"
         )
     path = _file(model.absolute().parent, kind)
     if not path.is_file():
-        raise DataError(f"{path} is missing: put it back beside {model.name}/, or pass your own")
+        raise DataError(f"{path} is missing: put it back beside {model.name}/")
     if sha256_file(path) != origin["sha256"]:
         raise DataError(f"{path} has changed since {origin['run']} held it out: restore it")
     return path, origin
