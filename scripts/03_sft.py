@@ -3,7 +3,8 @@
     python scripts/03_sft.py --model_path checkpoints/pretrain/tiny/final \
         --dataset_path data/sft_dataset.json --prompt_template chatml --output_dir checkpoints/sft
 
-Reads    a checkpoint; JSON or JSONL rows {prompt, response}, {messages}, Alpaca or ShareGPT.
+Reads    a checkpoint; rows {prompt, response}, {messages}, Alpaca, ShareGPT or {question, answer}
+         in .json, .jsonl, .csv or .parquet, also .gz and .zst.
 Writes   OUTPUT_DIR/adapter, OUTPUT_DIR/final (merged model), heldout_conversations.jsonl (which
          stage 05 measures), metrics.jsonl, run.json.
 Resumes  never: a stopped run leaves its adapter, and the next one starts again beside it.

@@ -3,8 +3,8 @@
     python scripts/04_dpo.py --model_path checkpoints/sft --dataset_path data/dpo_dataset.json \
         --output_dir checkpoints/dpo --beta 0.1
 
-Reads    the adapter of a stage 03 run (which goes on training), or any checkpoint; JSON or JSONL
-         rows {prompt, chosen, rejected}, Alpaca, ShareGPT or hh-rlhf.
+Reads    the adapter of a stage 03 run (which goes on training), or any checkpoint; rows
+         {prompt, chosen, rejected}, Alpaca, ShareGPT or hh-rlhf in the formats of stage 03.
 Writes   OUTPUT_DIR/adapter, OUTPUT_DIR/final (merged model), heldout_preferences.jsonl (which
          stage 05 measures, with the conversations of stage 03), metrics.jsonl, run.json.
 Resumes  never: a stopped run leaves its adapter, and the next one starts again beside it.

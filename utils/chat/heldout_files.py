@@ -19,7 +19,7 @@ from utils.files import sha256_file, write_atomic
 CONVERSATIONS, PREFERENCES = "conversations", "preferences"
 """Kinds of held-out rows."""
 STAGES = {CONVERSATIONS: "sft", PREFERENCES: "dpo"}
-"""What holds them out."""
+"""Stage (make target) that holds them out."""
 
 Origin = dict[str, Any]
 """Entry of a kind in lumi.json: rows, sha256, source (data set) and run (name of the folder)."""

@@ -36,7 +36,7 @@ class _Rows:
 
     @property
     def reasons(self) -> str:
-        """What was left out, in words."""
+        """Reasons and counts of the rows left out, in words."""
         return ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
 
 

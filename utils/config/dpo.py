@@ -13,7 +13,7 @@ class DPOConfig(AdapterConfig):
     model_path: Path = Path("checkpoints/sft")
     """Output folder of stage 03 (adapter), or any checkpoint, which then gets a new adapter."""
     dataset_path: Path = Path("data/dpo_dataset.json")
-    """JSON or JSONL with {prompt, chosen, rejected} rows."""
+    """Rows {prompt, chosen, rejected}, Alpaca, ShareGPT, hh-rlhf: json, jsonl, csv, parquet."""
     output_dir: Path = Path("checkpoints/dpo")
     """Folder for the adapter, final/ (merged model) and metrics."""
     beta: PositiveFloat = 0.1

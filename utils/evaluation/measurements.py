@@ -1,4 +1,4 @@
-"""The parts of an evaluation: which data each one reads and what it reports."""
+"""Measurements of stage 05: which data each one reads and which numbers it gives."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from utils.chat.rows import (
 )
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import DataError, LumiError
-from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, benchmark_rows
+from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, Benchmark, benchmark_rows
 from utils.evaluation.boolq import evaluate_boolq
 from utils.evaluation.heldout import (
     answer_loss,
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """What every part gets."""
+    """Settings, model and time box, the same for every measurement."""
 
     cfg: EvaluateConfig
     loaded: LoadedModel
@@ -52,7 +52,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part measured."""
+    """Numbers of one measurement."""
 
     source: str
     """Where its data came from."""
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One part of the evaluation."""
+    """Something that stage 05 measures."""
 
     name: str
     """Key in evaluation_results.json."""
@@ -72,7 +72,7 @@ class Measurement:
 
 
 class NotAsked(LumiError):
-    """The settings leave this part out."""
+    """The settings leave this measurement out."""
 
 
 def _heldout(context: Context) -> Outcome:
@@ -117,35 +117,32 @@ def fitting_corpus(loaded: LoadedModel, root: Path = PROCESSED) -> Path:
     return max(fitting, key=lambda path: (path.parent.name == name, path.stat().st_mtime)).parent
 
 
+def _benchmark(
+    context: Context, benchmark: Benchmark, score: Callable[..., Any], most: int | None, **more: Any
+) -> Outcome:
+    """Return what `score` measures on the first `most` items of a benchmark."""
+    rows = benchmark_rows(benchmark, context.cfg.data_dir)
+    found = score(context.loaded, rows, most, check=context.box.check, **more)
+    return Outcome(rows.origin, *found)
+
+
 def _wikitext(context: Context) -> Outcome:
     cfg = context.cfg
     if cfg.skip_perplexity:
         raise NotAsked("left out by --skip_perplexity")
-    data = benchmark_rows(WIKITEXT, cfg.data_dir)
-    limit = cfg.max_wikitext_tokens or (FAST_WIKITEXT_TOKENS if cfg.fast_mode else None)
-    return Outcome(
-        data.origin,
-        *evaluate_wikitext(context.loaded, data, limit, seed=cfg.seed, check=context.box.check),
-    )
+    tokens = cfg.max_wikitext_tokens or (FAST_WIKITEXT_TOKENS if cfg.fast_mode else None)
+    return _benchmark(context, WIKITEXT, evaluate_wikitext, tokens, seed=cfg.seed)
 
 
 def _lambada(context: Context) -> Outcome:
     cfg = context.cfg
-    data = benchmark_rows(LAMBADA, cfg.data_dir)
     count = cfg.max_lambada_samples or cfg.samples
-    return Outcome(
-        data.origin,
-        *evaluate_lambada(context.loaded, data, count, seed=cfg.seed, check=context.box.check),
-    )
+    return _benchmark(context, LAMBADA, evaluate_lambada, count, seed=cfg.seed)
 
 
 def _boolq(context: Context) -> Outcome:
-    cfg = context.cfg
-    data = benchmark_rows(BOOLQ, cfg.data_dir)
-    count = cfg.max_boolq_samples or cfg.samples
-    return Outcome(
-        data.origin, *evaluate_boolq(context.loaded, data, count, check=context.box.check)
-    )
+    count = context.cfg.max_boolq_samples or context.cfg.samples
+    return _benchmark(context, BOOLQ, evaluate_boolq, count)
 
 
 def _conversations(context: Context) -> Outcome:

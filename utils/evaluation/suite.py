@@ -1,4 +1,4 @@
-"""The results of an evaluation: gathered one by one, written as evaluation_results.json, report.md.
+"""Gathers the results of an evaluation and writes evaluation_results.json and report.md.
 
 What cannot be measured is "not run" with the reason, never a number; an unexpected error
 marks it "failed", what was measured is written, and the error goes on to the user.
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Results:
-    """What has been measured of a model, and what has not and why."""
+    """Gathers what has been measured of a model, and what has not and why."""
 
     def __init__(self, cfg: EvaluateConfig, loaded: LoadedModel) -> None:
         self.folder = result_folder(cfg, loaded.folder)

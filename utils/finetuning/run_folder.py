@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 class AdapterRun:
-    """What a run writes about itself. Nothing is written before `start`."""
+    """Writes what a run says about itself; nothing before `start`."""
 
     def __init__(self, stage: str, cfg: AdapterConfig) -> None:
         self.stage, self.cfg, self.folder = stage, cfg, cfg.output_dir

@@ -96,13 +96,13 @@ def steps_wanted(cfg: AdapterConfig, rows: int) -> int:
 
 @dataclass(frozen=True)
 class PlannedRows:
-    """The rows of all passes, in training order, and the steps planned over them."""
+    """Rows of all passes, in training order, and the steps planned over them."""
 
     plan: StepPlan
     order: list[int]
-    """Their numbers."""
+    """Row numbers."""
     tokens: list[int]
-    """What each of them costs."""
+    """Tokens of each of them."""
 
 
 def planned_rows(

@@ -1,4 +1,4 @@
-"""The rows of a fine-tuning run: trained on, held out, left out; every one of them counted.
+"""Reads the rows of a fine-tuning run: trained on, held out, left out; every one of them counted.
 
 What differs between conversations and preferences is in CHATS and PAIRS.
 """
@@ -60,9 +60,9 @@ class TrainingRows(Generic[Encoded]):
     heldout: Encoded
     """The rows that are measured and written into the run folder, MAX_HELDOUT at most."""
     heldout_source: Path
-    """The file they come from."""
+    """File they come from."""
     bad: list[BadLine]
-    """Of both files."""
+    """Bad rows of both files."""
     screening: Screening[Any]
     held_out: int
     """Training rows set aside because there is no held-out file."""
