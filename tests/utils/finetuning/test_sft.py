@@ -5,10 +5,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.config.session import AnswersConfig
 from utils.config.sft import SFTConfig
 from utils.errors import CheckpointError, DataError
 from utils.files import folder_damage, read_json, read_lines
 from utils.model.checkpoints import load_model
+from utils.session.report import answers
 
 
 def test_the_summary_accounts_for_every_row(sft_run):
@@ -29,6 +31,15 @@ def test_the_bad_row_is_written_down_with_its_place(sft_run):
     (bad,) = read_lines(sft_run / "bad_rows.jsonl")
     assert bad["place"].endswith("chats.json:65")
     assert bad["reason"].startswith("no answer to learn from")
+
+
+def test_a_session_asks_what_the_run_held_out(sft_run, tmp_path):
+    heldout = [row["messages"][0]["content"] for row in
+               read_lines(sft_run / "heldout_conversations.jsonl")]  # fmt: skip
+    values = {"model_paths": [sft_run], "output": tmp_path / "said.json", "max_new_tokens": 2}
+    answers.main(AnswersConfig.build(values))
+    asked = [entry["question"] for entry in read_json(tmp_path / "said.json")["sft"]]
+    assert asked == heldout
 
 
 def test_metrics_hold_the_plan_and_the_losses(sft_run):
