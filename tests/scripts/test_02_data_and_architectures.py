@@ -144,7 +144,7 @@ def test_a_qwen3_checkpoint_is_one_for_plain_transformers(qwen3, prepared_dir):
 
 
 def test_a_qwen3_checkpoint_writes_what_transformers_writes(qwen3):
-    from utils.generation.engine import generate, generate_batch, stop_ids
+    from utils.generation.engine import generate_batch, stop_ids
     from utils.generation.sampling import Sampling
     from utils.model.checkpoints import load_model
 
@@ -157,7 +157,7 @@ def test_a_qwen3_checkpoint_writes_what_transformers_writes(qwen3):
             max_new_tokens=20, do_sample=False, eos_token_id=sorted(stop_ids(loaded)),
         )[0, len(prompt) :].tolist()  # fmt: skip
         wanted = ids[:-1] if ids[-1] in stop_ids(loaded) else ids
-        assert generate(loaded, prompt, limit).ids == batched.ids == wanted
+        assert generate_batch(loaded, [prompt], limit)[0].ids == batched.ids == wanted
 
 
 @pytest.mark.slow

@@ -1,14 +1,16 @@
-"""Rows of public data sets to conversations and preferences, whatever their layout.
+"""Rows of public data sets to conversations and preferences: the only reader of their layouts.
 
-Known layouts: {prompt, response}, {messages}, Alpaca {instruction, input, output}, ShareGPT
-{conversations: [{from, value}]}; for preferences {prompt, chosen, rejected}, the same with Alpaca
-or ShareGPT prompts, and the two whole dialogues of hh-rlhf.
+A further layout is an entry of LAYOUTS, ANSWER_KEYS or SPEAKERS. Known are {prompt, response},
+{messages}, Alpaca {instruction, input, output}, ShareGPT {conversations: [{from, value}]} and
+{question, answer}; for preferences {prompt, chosen, rejected}, the same with the other prompts, and
+the two whole dialogues of hh-rlhf.
 Knows nothing about files, templates or tokens.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from utils.chat.templates import Message, check_messages
@@ -60,6 +62,21 @@ def conversation(row: object) -> list[Message]:
     return messages
 
 
+def opening(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages in front of the first answer."""
+    return list(takewhile(lambda message: message["role"] != "assistant", messages))
+
+
+def question(row: object) -> str:
+    """Return what the user asks first; the row needs no answer.
+
+    Raises:
+        DataError: the layout is unknown, or nothing is asked.
+    """
+    asked = [message for message in _prompt(_mapping(row)) if message["role"] == "user"]
+    return _text({**asked[0]} if asked else {}, "content")
+
+
 def preference(row: object) -> Preference:
     """Return the prompt and the two answers of one row.
 
@@ -90,37 +107,44 @@ def _mapping(row: object) -> Row:
 
 def _prompt(row: Row) -> list[Message]:
     """Return the messages in front of the answer (or all of them, where the layout holds all)."""
-    readers: dict[str, Callable[[Row], list[Message]]] = {
-        "messages": lambda row: _messages(row["messages"]),
-        "conversations": lambda row: _messages(row["conversations"]),
-        "prompt": lambda row: _text_or_messages(row["prompt"], "prompt"),
-        "instruction": _alpaca,
-        "question": lambda row: _text_or_messages(row["question"], "question"),
-    }
-    for key, read in readers.items():
-        if key in row:
-            messages = read(row)
-            system = row.get("system")
-            has_system = bool(messages) and messages[0]["role"] == "system"
-            if isinstance(system, str) and system.strip() and not has_system:
-                return [{"role": "system", "content": system}, *messages]
-            return messages
-    keys = ", ".join(map(str, row)) or "none"
-    raise DataError(f"unknown layout (keys: {keys}): use prompt and response, or messages")
+    key = next((key for key in LAYOUTS if key in row), None)
+    if key is None:
+        keys = ", ".join(map(str, row)) or "none"
+        raise DataError(f"unknown layout (keys: {keys}): use prompt and response, or messages")
+    messages = LAYOUTS[key](row, key)
+    system = row.get("system")
+    has_system = bool(messages) and messages[0]["role"] == "system"
+    if isinstance(system, str) and system.strip() and not has_system:
+        return [{"role": "system", "content": system}, *messages]
+    return messages
 
 
-def _alpaca(row: Row) -> list[Message]:
-    instruction, extra = _text(row, "instruction"), row.get("input") or ""
+def _alpaca(row: Row, key: str) -> list[Message]:
+    instruction, extra = _text(row, key), row.get("input") or ""
     if not isinstance(extra, str):
         raise DataError(f"input is {type(extra).__name__} instead of text")
     content = f"{instruction}\n\n{extra}" if extra.strip() else instruction
     return [{"role": "user", "content": content}]
 
 
-def _text_or_messages(value: object, key: str) -> list[Message]:
-    if isinstance(value, list):
-        return _messages(value)
-    return [{"role": "user", "content": _text({key: value}, key)}]
+def _text_or_messages(row: Row, key: str) -> list[Message]:
+    if isinstance(row[key], list):
+        return _messages(row[key])
+    return [{"role": "user", "content": _text(row, key)}]
+
+
+def _all_messages(row: Row, key: str) -> list[Message]:
+    return _messages(row[key])
+
+
+LAYOUTS: dict[str, Callable[[Row, str], list[Message]]] = {
+    "messages": _all_messages,
+    "conversations": _all_messages,
+    "prompt": _text_or_messages,
+    "instruction": _alpaca,
+    "question": _text_or_messages,
+}
+"""How the messages of a row are read, by the key that tells its layout; the first one counts."""
 
 
 def _messages(value: object) -> list[Message]:
@@ -148,7 +172,7 @@ def _text(row: Row, key: str) -> str:
 
 def _is_dialogue(row: Row) -> bool:
     """Tell whether chosen and rejected hold the whole dialogue (hh-rlhf)."""
-    return not any(key in row for key in ("prompt", "conversations", "messages", "instruction"))
+    return not any(key in row for key in LAYOUTS)
 
 
 def _prompt_and_answers(row: Row) -> tuple[list[Message], str, str]:

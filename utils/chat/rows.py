@@ -6,44 +6,60 @@ are -100. Labels are not shifted here: the trainer does that, once.
 Knows nothing about models.
 """
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
-from utils.chat.layouts import Preference, conversation, preference
+from utils.chat.layouts import Preference, conversation, preference, question
 from utils.chat.templates import Encoder, Message, Template
 from utils.errors import DataError
+from utils.reading.documents import BadLine
+from utils.reading.rows import read_rows
 
 IGNORE = -100
 """Label of a token that is not learned."""
 Parsed = TypeVar("Parsed")
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used."""
+@dataclass(kw_only=True)
+class _Rows:
+    """Rows as ids, and how many are left out for which reason."""
 
-    place: str
-    """file:line, or `file row N` in a JSON array."""
-    reason: str
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def first(self, count: int) -> Self:
+        """Return the first `count` rows."""
+        names = {entry.name for entry in fields(self)} - {"dropped"}
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
+
+    @property
+    def reasons(self) -> str:
+        """Reasons and counts of the rows left out, in words."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
 
 
 @dataclass
-class SFTRows:
+class SFTRows(_Rows):
     """Conversations as ids; entry N of each list belongs to the same row."""
 
     conversations: list[list[Message]] = field(default_factory=list)
     input_ids: list[list[int]] = field(default_factory=list)
     labels: list[list[int]] = field(default_factory=list)
     """The ids of answers and their stop tokens, IGNORE elsewhere."""
-    dropped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Tokens of each row."""
+        return self.input_ids
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the layout {messages}."""
+        yield from ({"messages": messages} for messages in self.conversations)
 
     @property
     def lengths(self) -> list[int]:
@@ -52,17 +68,27 @@ class SFTRows:
 
 
 @dataclass
-class DPORows:
+class DPORows(_Rows):
     """Preferences as ids; entry N of each list belongs to the same row."""
 
+    preferences: list[Preference] = field(default_factory=list)
     prompt_ids: list[list[int]] = field(default_factory=list)
     chosen_ids: list[list[int]] = field(default_factory=list)
     """The better answer with its stop token."""
     rejected_ids: list[list[int]] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Tokens of each prompt with the better answer."""
+        rows = zip(self.prompt_ids, self.chosen_ids, strict=True)
+        return [prompt + chosen for prompt, chosen in rows]
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the layout {prompt, chosen, rejected}."""
+        yield from map(asdict, self.preferences)
 
     @property
     def lengths(self) -> list[int]:
@@ -76,22 +102,31 @@ class DPORows:
         return 2 * len(self.prompt_ids[number]) + answers
 
 
-def read_conversations(path: Path) -> tuple[list[list[Message]], list[BadRow]]:
-    """Return the conversations of a JSON or JSONL file (also .gz), and the rows that are none.
+def read_conversations(path: Path) -> tuple[list[list[Message]], list[BadLine]]:
+    """Return the conversations of a file (see `utils.reading.rows`), and the bad rows.
 
     Raises:
-        DataError: the file is missing, is no JSON, or holds no usable row.
+        DataError: the file is missing or holds no usable row.
     """
     return _read(path, conversation)
 
 
-def read_preferences(path: Path) -> tuple[list[Preference], list[BadRow]]:
-    """Return the preferences of a JSON or JSONL file (also .gz), and the rows that are none.
+def read_preferences(path: Path) -> tuple[list[Preference], list[BadLine]]:
+    """Return the preferences of a file (see `utils.reading.rows`), and the bad rows.
 
     Raises:
-        DataError: the file is missing, is no JSON, or holds no usable row.
+        DataError: the file is missing or holds no usable row.
     """
     return _read(path, preference)
+
+
+def read_questions(path: Path) -> list[str]:
+    """Return what is asked first in each conversation of a file that `read_conversations` reads.
+
+    Raises:
+        DataError: the file is missing or holds no question.
+    """
+    return _read(path, question)[0]
 
 
 def build_sft_rows(
@@ -149,6 +184,7 @@ def build_dpo_rows(
         elif (tuple(prompt), tuple(chosen)) in known:
             rows.dropped["in_heldout"] += 1
         else:
+            rows.preferences.append(row)
             rows.prompt_ids.append(prompt)
             rows.chosen_ids.append(chosen)
             rows.rejected_ids.append(rejected)
@@ -160,52 +196,21 @@ def _pairs(rows: DPORows) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
         yield tuple(prompt), tuple(chosen)
 
 
-def _read(path: Path, parse: Callable[[object], Parsed]) -> tuple[list[Parsed], list[BadRow]]:
+def _read(path: Path, parse: Callable[[object], Parsed]) -> tuple[list[Parsed], list[BadLine]]:
+    if not path.is_file():
+        remedy = "run `make create-sample-datasets`, or pass another path"
+        raise DataError(f"{path} not found: {remedy}")
     rows: list[Parsed] = []
-    bad: list[BadRow] = []
-    for place, raw in _raw_rows(path):
+    bad: list[BadLine] = []
+    for row in read_rows(path):
+        if isinstance(row, BadLine):
+            bad.append(row)
+            continue
         try:
-            rows.append(parse(json.loads(raw) if isinstance(raw, bytes) else raw))
-        except json.JSONDecodeError as error:
-            bad.append(BadRow(place, f"not valid JSON ({error.msg})"))
-        except UnicodeDecodeError as error:
-            bad.append(BadRow(place, f"not UTF-8 text (byte {error.start} of the line)"))
+            rows.append(parse(row.value))
         except DataError as error:
-            bad.append(BadRow(place, str(error)))
+            bad.append(BadLine(row.file, row.line, str(error), row.num_bytes))
     if not rows:
         example = f", such as {bad[0].place}: {bad[0].reason}" if bad else ""
         raise DataError(f"{path} holds no usable row ({len(bad)} bad{example}): correct the file")
     return rows, bad
-
-
-def _raw_rows(path: Path) -> Iterator[tuple[str, object]]:
-    """Yield (place, row) of a JSON array, or (place, line as bytes) of JSONL."""
-    data = _read_bytes(path)
-    if data.lstrip()[:1] == b"[":
-        try:
-            entries = json.loads(data)
-        except json.JSONDecodeError as error:
-            place = f"{path}:{error.lineno}:{error.colno}"
-            raise DataError(
-                f"{place}: not valid JSON ({error.msg}): correct that line, or use one row a line"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text (byte {error.start}): convert it") from error
-        yield from ((f"{path} row {number}", entry) for number, entry in enumerate(entries, 1))
-        return
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield f"{path}:{number}", line
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except FileNotFoundError as error:
-        remedy = "run `make create-sample-datasets`, or pass --dataset_path"
-        raise DataError(f"{path} not found: {remedy}") from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}): check the file") from error
-    return data.removeprefix(b"\xef\xbb\xbf")

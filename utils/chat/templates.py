@@ -21,7 +21,7 @@ END = EOS
 
 
 class Encoder(Protocol):
-    """What a template needs of a tokenizer; `TextEncoder` makes one of a transformers tokenizer."""
+    """Tokenizer as templates need it; `TextEncoder` makes one of a transformers tokenizer."""
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text: no control ids, no BOS, no EOS."""

@@ -14,7 +14,7 @@ class DPOConfig(AdapterConfig):
     model_path: StartingModel[Path] = Path("checkpoints/sft")
     """Output folder of stage 03 (adapter), or any checkpoint, which then gets a new adapter."""
     dataset_path: Rows[Path] = Path("data/dpo_dataset.json")
-    """JSON or JSONL with {prompt, chosen, rejected} rows."""
+    """Rows {prompt, chosen, rejected}, Alpaca, ShareGPT, hh-rlhf: json, jsonl, csv, parquet."""
     output_dir: OutputFolder[Path] = Path("checkpoints/dpo")
     """Folder for the adapter, final/ (merged model) and metrics."""
     beta: Shaping[PositiveFloat] = 0.1

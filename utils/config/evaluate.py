@@ -30,10 +30,10 @@ class EvaluateConfig(StageConfig):
     """Folder with wikitext2/, boolq/, lambada/ files in the public formats; the hub when unset."""
     corpus_dir: Indirect[Path | None] = None
     """Prepared folder for held-out bits per byte and baselines; newest fitting one when unset."""
-    sft_heldout_path: Indirect[Path] = Path("data/sft_dataset_heldout.json")
-    """Held-out conversations for loss and stop rate."""
-    dpo_heldout_path: Indirect[Path] = Path("data/dpo_dataset_heldout.json")
-    """Held-out pairs for preference accuracy."""
+    sft_heldout_path: Indirect[Path | None] = None
+    """Conversations for loss and stop rate; those the checkpoint's own run held out when unset."""
+    dpo_heldout_path: Indirect[Path | None] = None
+    """Pairs for preference accuracy; those the checkpoint's own run held out when unset."""
     output_dir: OutputFolder[Path | None] = None
     """Folder for evaluation_results.json and report.md (unset: evaluation/results/MODEL-DATE)."""
     run_name: Manner[str | None] = None

@@ -118,8 +118,9 @@ class AnswersConfig(StageConfig):
 
     model_paths: tuple[Path, ...] = Field((Path("checkpoints/sft"),), min_length=1)
     """Checkpoints or run folders."""
-    heldout_path: Path = Path("data/sft_dataset_heldout.json")
-    """Held-out conversations; the first user turn of each is asked."""
+    heldout_path: Path | None = None
+    """Conversations whose first user turns are asked; those the last model's run held out when
+    unset."""
     output: Path = Path("answers.json")
     """File for {model: [{question, answer, stopped}]}."""
     num_questions: PositiveInt = 3

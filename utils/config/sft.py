@@ -15,7 +15,7 @@ class SFTConfig(AdapterConfig):
     model_path: StartingModel[Path] = Path("checkpoints/pretrain/tiny")
     """Checkpoint to start from; a run folder means its final one."""
     dataset_path: Rows[Path] = Path("data/sft_dataset.json")
-    """JSON or JSONL with {prompt, response} or {messages: [{role, content}]} rows."""
+    """Rows {prompt, response}, {messages}, Alpaca, ShareGPT: json, jsonl, csv or parquet."""
     prompt_template: Shaping[Literal["chatml", "instruct", "chat"]] = "chatml"
     """Layout of a conversation; it is stored with the model and used again by 04, 05 and 06."""
     output_dir: OutputFolder[Path] = Path("checkpoints/sft")

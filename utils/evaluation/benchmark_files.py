@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class Benchmark:
     """Where the rows of one benchmark are to be found."""
 
     name: str
@@ -34,7 +34,7 @@ class Source:
     """Every row has text under one of these."""
 
 
-WIKITEXT = Source(
+WIKITEXT = Benchmark(
     "WikiText-2",
     (
         "wikitext2/wiki.test.raw",
@@ -46,7 +46,7 @@ WIKITEXT = Source(
     ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", "test"),
     ("text", "page"),
 )
-BOOLQ = Source(
+BOOLQ = Benchmark(
     "BoolQ",
     (
         "boolq/val.jsonl",
@@ -60,7 +60,7 @@ BOOLQ = Source(
     ("aps/super_glue", "boolq", "validation"),
     ("passage",),
 )
-LAMBADA = Source(
+LAMBADA = Benchmark(
     "LAMBADA",
     (
         "lambada/lambada_test.jsonl",
@@ -85,21 +85,23 @@ class Rows:
     """File name below --data_dir, or hub:REPOSITORY."""
 
 
-def benchmark_rows(source: Source, data_dir: Path | None) -> Rows:
+def benchmark_rows(benchmark: Benchmark, data_dir: Path | None) -> Rows:
     """Return all rows of a benchmark, in file order.
 
     Raises:
         DataError: they are neither local nor to be had from the hub; the message has both reasons.
     """
     if data_dir is None:
-        return Rows(_from_hub(source, f"no {source.name} files"), f"hub:{source.hub[0]}")
+        return Rows(_from_hub(benchmark, f"no {benchmark.name} files"), f"hub:{benchmark.hub[0]}")
     if not data_dir.is_dir():
-        raise DataError(f"--data_dir {data_dir} is no folder: pass one with {source.files[0]}")
-    for pattern in source.files:
+        raise DataError(f"--data_dir {data_dir} is no folder: pass one with {benchmark.files[0]}")
+    for pattern in benchmark.files:
         for path in sorted(data_dir.glob(pattern)):
-            return Rows(_checked(source, _read(path), path), path.relative_to(data_dir).as_posix())
-    missing = f"{data_dir} has no {source.files[0]}"
-    return Rows(_from_hub(source, missing), f"hub:{source.hub[0]}")
+            return Rows(
+                _checked(benchmark, _read(path), path), path.relative_to(data_dir).as_posix()
+            )
+    missing = f"{data_dir} has no {benchmark.files[0]}"
+    return Rows(_from_hub(benchmark, missing), f"hub:{benchmark.hub[0]}")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -130,26 +132,28 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _checked(source: Source, rows: list[dict[str, Any]], path: Path | str) -> list[dict[str, Any]]:
+def _checked(
+    benchmark: Benchmark, rows: list[dict[str, Any]], path: Path | str
+) -> list[dict[str, Any]]:
     """Check the layout of the rows."""
     for number, row in enumerate(rows, 1):
-        if not any(isinstance(row.get(key), str) for key in source.keys):
+        if not any(isinstance(row.get(key), str) for key in benchmark.keys):
             raise DataError(
-                f"{path}: row {number} of {source.name} has no {' or '.join(source.keys)}: "
+                f"{path}: row {number} of {benchmark.name} has no {' or '.join(benchmark.keys)}: "
                 "use the file as it is published"
             )
     return rows
 
 
-def _from_hub(source: Source, missing: str) -> list[dict[str, Any]]:
+def _from_hub(benchmark: Benchmark, missing: str) -> list[dict[str, Any]]:
     """Load a benchmark with `datasets` (its cache included) or say why that does not work."""
-    remedy = f"pass --data_dir with {source.files[0]} (EVAL_DATA_DIR in make), or go online"
+    remedy = f"pass --data_dir with {benchmark.files[0]} (EVAL_DATA_DIR in make), or go online"
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
     import datasets
     from datasets import config
     from datasets.exceptions import DatasetsError
 
-    repository, configuration, split = source.hub
+    repository, configuration, split = benchmark.hub
     was_offline = config.HF_HUB_OFFLINE
     config.HF_HUB_OFFLINE = was_offline or not hub_answers()
     try:
@@ -159,7 +163,7 @@ def _from_hub(source: Source, missing: str) -> list[dict[str, Any]]:
         raise DataError(f"{missing} and {offline or _first_line(error)}: {remedy}") from error
     finally:
         config.HF_HUB_OFFLINE = was_offline
-    return _checked(source, [dict(row) for row in table if isinstance(row, Mapping)], repository)
+    return _checked(benchmark, [dict(row) for row in table if isinstance(row, Mapping)], repository)
 
 
 @functools.lru_cache(maxsize=1)

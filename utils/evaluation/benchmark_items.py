@@ -10,7 +10,7 @@ from typing import Any
 
 from utils.data.corpus.decontamination import ItemSet
 from utils.errors import DataError
-from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, Source, benchmark_rows
+from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, Benchmark, benchmark_rows
 
 MAX_TITLE = 100
 """Longest title in characters (75 in BoolQ); a later dash belongs to the passage."""
@@ -38,7 +38,7 @@ def _text(row: dict[str, Any]) -> list[str]:
     return [row["text"]]
 
 
-ITEMS: tuple[tuple[Source, Callable[[dict[str, Any]], list[str]]], ...] = (
+ITEMS: tuple[tuple[Benchmark, Callable[[dict[str, Any]], list[str]]], ...] = (
     (WIKITEXT, _paragraphs),
     (BOOLQ, _passage),
     (LAMBADA, _text),

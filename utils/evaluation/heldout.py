@@ -6,22 +6,24 @@ perplexity per token it can be compared between tokenizers, though only on the s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from utils.chat.layouts import opening
+from utils.chat.rows import SFTRows
 from utils.chat.templates import Message, Template
 from utils.data.tokens.shards import TokenShards, iter_documents, read_dataset
 from utils.errors import DataError
-from utils.evaluation.likelihood import IGNORE, Check, Row, score_rows
+from utils.evaluation.likelihood import Check, Row, score_rows
 from utils.evaluation.statistics import Estimate, bootstrap_ratio, scaled, wilson
 from utils.model.checkpoints import LoadedModel
 
+MAX_NEW_TOKENS = 128
 PROMPTS_AT_ONCE = 16
 """Answers written between two looks at the clock."""
 
@@ -132,51 +134,46 @@ def _documents(
     return tokens, ends, sizes, shards.eos_id
 
 
-def answer_loss(
-    loaded: LoadedModel,
-    rows: Sequence[Mapping[str, Any]],
-    template: Template | None = None,
-    *,
-    check: Check | None = None,
-) -> Estimate:
+def answer_loss(loaded: LoadedModel, rows: SFTRows, *, check: Check | None = None) -> Estimate:
     """Return the mean negative log-likelihood (nats) of an answer token, its stop token included.
 
-    `rows` are {"prompt", "response"} or {"messages"}; `template` is the checkpoint's own unless
-    given. Conversations longer than the context are left out, so `count` may be below len(rows).
-
     Raises:
-        DataError: no conversation fits.
+        DataError: there is no row.
     """
-    layout = template or loaded.template
-    scored: list[Row] = []
-    for row in rows:
-        ids, mask = layout.encode_conversation(messages_of(row), loaded.encoder)
-        if len(ids) - 1 <= loaded.context_length and any(mask):
-            targets = [
-                token if wanted else IGNORE for token, wanted in zip(ids[1:], mask[1:], strict=True)
-            ]
-            scored.append((ids[:-1], targets))
-    if not scored:
+    if not len(rows):
         raise DataError(
-            f"none of {len(rows)} conversations fits into {loaded.context_length} tokens: "
-            "give shorter ones"
+            f"none of {rows.dropped.total()} conversations fits into {loaded.context_length} "
+            "tokens: give shorter ones"
         )
+    columns = zip(rows.input_ids, rows.labels, strict=True)
+    scored = [(ids[:-1], labels[1:]) for ids, labels in columns]
     scores = score_rows(loaded.model, scored, name="held-out answers", check=check)
     return bootstrap_ratio([-s.total for s in scores], [len(s.log_probs) for s in scores])
 
 
+def first_prompts(conversations: Sequence[Sequence[Message]], count: int) -> list[list[Message]]:
+    """Return what stands before the first answers, at most `count`, no prompt twice."""
+    prompts = {repr(prompt): prompt for prompt in map(opening, conversations)}
+    return list(prompts.values())[:count]
+
+
+def answer_room(loaded: LoadedModel) -> int:
+    """Return the tokens of the longest measured answer: 128, less where the context is short."""
+    return min(MAX_NEW_TOKENS, loaded.context_length // 2)
+
+
 def answer_rates(
     loaded: LoadedModel,
-    prompts: Sequence[str | Sequence[Message]],
-    max_new_tokens: int = 128,
+    prompts: Sequence[Sequence[Message]],
+    max_new_tokens: int,
     template: Template | None = None,
     *,
     check: Check | None = None,
 ) -> AnswerRates:
     """Return the shares of greedy answers that end within `max_new_tokens`, and that are empty.
 
-    A prompt is a user's text, or the messages up to and including the user's last one. Prompts
-    that leave no room for `max_new_tokens` are left out, so `count` may be below len(prompts).
+    A prompt is the messages up to and including the user's last one; those that leave no room for
+    `max_new_tokens` are left out, so `count` may be below len(prompts).
 
     Raises:
         DataError: no prompt fits.
@@ -186,7 +183,7 @@ def answer_rates(
 
     layout = template or loaded.template
     room = loaded.context_length - max_new_tokens
-    ids = [layout.encode_prompt(prompt_messages(prompt), loaded.encoder) for prompt in prompts]
+    ids = [layout.encode_prompt(prompt, loaded.encoder) for prompt in prompts]
     ids = [prompt for prompt in ids if len(prompt) <= room]
     if not ids:
         raise DataError(
@@ -201,26 +198,3 @@ def answer_rates(
         stopped += sum(answer.stopped for answer in answers)
         empty += sum(not answer.text.strip() for answer in answers)
     return AnswerRates(wilson(stopped, len(ids)), wilson(empty, len(ids)))
-
-
-def messages_of(row: Mapping[str, Any]) -> list[Message]:
-    """Return a conversation row as messages.
-
-    Raises:
-        DataError: it has neither "messages" nor "prompt" and "response".
-    """
-    if isinstance(row.get("messages"), list):
-        return list(row["messages"])
-    if "prompt" in row and "response" in row:
-        answer = {"role": "assistant", "content": row["response"]}
-        return [*prompt_messages(row["prompt"]), answer]
-    raise DataError(
-        f"a conversation has the keys {sorted(row)}: use prompt and response, or messages"
-    )
-
-
-def prompt_messages(prompt: str | Sequence[Message]) -> list[Message]:
-    """Return a prompt as messages; plain text is one user message."""
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return list(prompt)

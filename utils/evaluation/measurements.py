@@ -1,24 +1,33 @@
-"""The parts of an evaluation: which data each one reads and what it reports."""
+"""Measurements of stage 05: which data each one reads and which numbers it gives."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.chat.heldout_files import CONVERSATIONS, PREFERENCES, Origin, find_heldout
+from utils.chat.rows import (
+    build_dpo_rows,
+    build_sft_rows,
+    read_conversations,
+    read_preferences,
+)
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import DataError, LumiError
-from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, benchmark_rows, read_rows
+from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, Benchmark, benchmark_rows
 from utils.evaluation.boolq import evaluate_boolq
 from utils.evaluation.heldout import (
     answer_loss,
     answer_rates,
+    answer_room,
     check_tokenizer,
+    first_prompts,
     heldout_bits_per_byte,
-    messages_of,
 )
 from utils.evaluation.lambada import evaluate_lambada
 from utils.evaluation.part_timer import PartTimer
-from utils.evaluation.preferences import preference_accuracy
+from utils.evaluation.preferences import answer_likelihoods, preference_accuracy
 from utils.evaluation.smoke import one_of_each, read_prompts, run_smoke
 from utils.evaluation.statistics import skill
 from utils.evaluation.wikitext import evaluate_wikitext
@@ -29,10 +38,12 @@ FAST_WIKITEXT_TOKENS = 20_000
 FAST_HELDOUT_TOKENS = 50_000
 PROCESSED = Path("data/processed")
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Context:
-    """What every part gets."""
+    """Settings, model and time box, the same for every measurement."""
 
     cfg: EvaluateConfig
     loaded: LoadedModel
@@ -41,7 +52,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part measured."""
+    """Numbers of one measurement."""
 
     source: str
     """Where its data came from."""
@@ -51,8 +62,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the evaluation."""
+class Measurement:
+    """Something that stage 05 measures."""
 
     name: str
     """Key in evaluation_results.json."""
@@ -61,7 +72,7 @@ class Part:
 
 
 class NotAsked(LumiError):
-    """The settings leave this part out."""
+    """The settings leave this measurement out."""
 
 
 def _heldout(context: Context) -> Outcome:
@@ -106,78 +117,96 @@ def fitting_corpus(loaded: LoadedModel, root: Path = PROCESSED) -> Path:
     return max(fitting, key=lambda path: (path.parent.name == name, path.stat().st_mtime)).parent
 
 
+def _benchmark(
+    context: Context, benchmark: Benchmark, score: Callable[..., Any], most: int | None, **more: Any
+) -> Outcome:
+    """Return what `score` measures on the first `most` items of a benchmark."""
+    rows = benchmark_rows(benchmark, context.cfg.data_dir)
+    found = score(context.loaded, rows, most, check=context.timer.check, **more)
+    return Outcome(rows.origin, *found)
+
+
 def _wikitext(context: Context) -> Outcome:
     cfg = context.cfg
     if cfg.skip_perplexity:
         raise NotAsked("left out by --skip_perplexity")
-    data = benchmark_rows(WIKITEXT, cfg.data_dir)
-    limit = cfg.max_wikitext_tokens or (FAST_WIKITEXT_TOKENS if cfg.fast_mode else None)
-    return Outcome(
-        data.origin,
-        *evaluate_wikitext(context.loaded, data, limit, seed=cfg.seed, check=context.timer.check),
-    )
+    tokens = cfg.max_wikitext_tokens or (FAST_WIKITEXT_TOKENS if cfg.fast_mode else None)
+    return _benchmark(context, WIKITEXT, evaluate_wikitext, tokens, seed=cfg.seed)
 
 
 def _lambada(context: Context) -> Outcome:
     cfg = context.cfg
-    data = benchmark_rows(LAMBADA, cfg.data_dir)
     count = cfg.max_lambada_samples or cfg.samples
-    return Outcome(
-        data.origin,
-        *evaluate_lambada(context.loaded, data, count, seed=cfg.seed, check=context.timer.check),
-    )
+    return _benchmark(context, LAMBADA, evaluate_lambada, count, seed=cfg.seed)
 
 
 def _boolq(context: Context) -> Outcome:
-    cfg = context.cfg
-    data = benchmark_rows(BOOLQ, cfg.data_dir)
-    count = cfg.max_boolq_samples or cfg.samples
-    return Outcome(
-        data.origin, *evaluate_boolq(context.loaded, data, count, check=context.timer.check)
-    )
+    count = context.cfg.max_boolq_samples or context.cfg.samples
+    return _benchmark(context, BOOLQ, evaluate_boolq, count)
 
 
 def _conversations(context: Context) -> Outcome:
-    path = context.cfg.sft_heldout_path
-    rows = _heldout_rows(context, path)
-    check = context.timer.check
-    loss = answer_loss(context.loaded, rows, check=check)
-    prompts = [messages_of(row)[:-1] for row in rows[: context.cfg.samples]]
+    loaded, check = context.loaded, context.timer.check
+    heldout = _own_or_given(context, CONVERSATIONS, context.cfg.sft_heldout_path)
+    conversations, bad = read_conversations(heldout.path)
+    length = loaded.context_length
+    rows = build_sft_rows(conversations, loaded.template, loaded.encoder, length)
+    loss = answer_loss(loaded, rows, check=check)
+    prompts = first_prompts(conversations, context.cfg.samples)
     context.timer.begin()
-    rates = answer_rates(context.loaded, prompts, check=check)
+    rates = answer_rates(loaded, prompts, answer_room(loaded), check=check)
     measures = {
         "answer_loss": loss.as_dict(),
         "stop_rate": rates.stopped.as_dict(),
         "empty_rate": rates.empty.as_dict(),
-        "rows": len(rows),
     }
-    return Outcome(path.as_posix(), measures)
+    return heldout.outcome(measures, len(conversations), len(bad))
 
 
 def _preferences(context: Context) -> Outcome:
-    path = context.cfg.dpo_heldout_path
-    rows = _heldout_rows(context, path)
-    accuracy = preference_accuracy(context.loaded, rows, check=context.timer.check)
-    measures = {
-        "accuracy": accuracy.as_dict(),
-        "chance": 0.5,
-        "skill": skill(accuracy, 0.5),
-        "rows": len(rows),
-    }
-    return Outcome(path.as_posix(), measures)
+    loaded = context.loaded
+    heldout = _own_or_given(context, PREFERENCES, context.cfg.dpo_heldout_path)
+    preferences, bad = read_preferences(heldout.path)
+    length = loaded.context_length
+    rows = build_dpo_rows(preferences, loaded.template, loaded.encoder, length)
+    accuracy = preference_accuracy(answer_likelihoods(loaded, rows, check=context.timer.check))
+    measures = {"accuracy": accuracy.as_dict(), "chance": 0.5, "skill": skill(accuracy, 0.5)}
+    return heldout.outcome(measures, len(preferences), len(bad))
 
 
-def _heldout_rows(context: Context, path: Path) -> list[dict[str, Any]]:
-    """Read held-out conversations or preferences for a chat checkpoint."""
-    if not context.loaded.card.get("template"):
+@dataclass(frozen=True)
+class _HeldOutFile:
+    """Rows that no training saw, and whose they are."""
+
+    path: Path
+    origin: Origin
+    """What the checkpoint says of them; empty for a file that was given."""
+
+    def outcome(self, measures: dict[str, Any], rows: int, bad: int) -> Outcome:
+        """Return what was measured on them, by the name of file and run."""
+        names = {"file": self.path.as_posix(), "run": None, "source": None} | self.origin
+        source = self.path.as_posix()
+        if self.origin:
+            source = f"{source}: {rows:,} rows of {names['source']}, held out by run {names['run']}"
+        if bad:
+            log.warning("%d bad row(s) of %s left out", bad, self.path)
+        return Outcome(source, {**measures, "rows": rows, "bad_rows": bad, "heldout": names})
+
+
+def _own_or_given(context: Context, kind: str, given: Path | None) -> _HeldOutFile:
+    """Return the held-out rows that the settings name, else those of the checkpoint's run.
+
+    Raises:
+        DataError: there are none; nothing else is ever measured in their place.
+    """
+    loaded = context.loaded
+    if not loaded.card.get("template"):
         raise DataError(
             "a base checkpoint has no conversation layout: fine-tune it with `make sft`"
         )
-    if not path.is_file():
-        raise DataError(
-            f"{path} not found: run `make create-sample-datasets`, or pass your own file"
-        )
-    return read_rows(path)
+    if given is not None:
+        return _HeldOutFile(given, {})
+    return _HeldOutFile(*find_heldout(kind, loaded.folder, loaded.card))
 
 
 def _smoke(context: Context) -> Outcome:
@@ -191,13 +220,13 @@ def _smoke(context: Context) -> Outcome:
     )
 
 
-PARTS = (
-    Part("heldout", "Held-out text", _heldout),
-    Part("conversations", "Held-out conversations", _conversations),
-    Part("preferences", "Held-out preferences", _preferences),
-    Part("smoke", "Smoke prompts", _smoke),
-    Part("lambada", "LAMBADA", _lambada),
-    Part("boolq", "BoolQ", _boolq),
-    Part("wikitext", "WikiText-2", _wikitext),
+MEASUREMENTS = (
+    Measurement("heldout", "Held-out text", _heldout),
+    Measurement("conversations", "Held-out conversations", _conversations),
+    Measurement("preferences", "Held-out preferences", _preferences),
+    Measurement("smoke", "Smoke prompts", _smoke),
+    Measurement("lambada", "LAMBADA", _lambada),
+    Measurement("boolq", "BoolQ", _boolq),
+    Measurement("wikitext", "WikiText-2", _wikitext),
 )
 """In the order they are run: the longest is the last, so that a short box loses only that one."""

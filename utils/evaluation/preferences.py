@@ -5,46 +5,37 @@ advantage, and the number says which of two given answers a model finds likelier
 write good ones.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from utils.chat.templates import Template
+from utils.chat.rows import DPORows
 from utils.errors import DataError
-from utils.evaluation.heldout import prompt_messages
-from utils.evaluation.likelihood import Check, Pair, score_pairs
+from utils.evaluation.likelihood import Check, score_pairs
 from utils.evaluation.statistics import Estimate, wilson
 from utils.model.checkpoints import LoadedModel
 
+Likelihoods = list[tuple[float, float]]
+"""(log p(chosen), log p(rejected)) of each pair in nats, stop tokens included."""
 
-def preference_accuracy(
-    loaded: LoadedModel,
-    rows: Sequence[Mapping[str, Any]],
-    template: Template | None = None,
-    *,
-    check: Check | None = None,
-) -> Estimate:
-    """Return the share of rows where log p(chosen) > log p(rejected), stop tokens included.
 
-    `rows` are {"prompt", "chosen", "rejected"}; rows that do not fit into the context are left out,
-    so `count` may be below len(rows).
+def answer_likelihoods(
+    loaded: LoadedModel, rows: DPORows, *, check: Check | None = None
+) -> Likelihoods:
+    """Return the log-probabilities of both answers of each pair.
 
     Raises:
-        DataError: no row fits, or one has no prompt, chosen and rejected.
+        DataError: there is no pair.
     """
-    layout = template or loaded.template
-    pairs: list[Pair] = []
-    for number, row in enumerate(rows, 1):
-        if missing := [key for key in ("prompt", "chosen", "rejected") if not row.get(key)]:
-            raise DataError(f"preference row {number} has no {missing[0]}: correct or remove it")
-        prompt = layout.encode_prompt(prompt_messages(row["prompt"]), loaded.encoder)
-        answers = [layout.encode_answer(row[key], loaded.encoder) for key in ("chosen", "rejected")]
-        if len(prompt) + max(map(len, answers)) - 1 <= loaded.context_length:
-            pairs += [(prompt, answer) for answer in answers]
-    if not pairs:
+    if not len(rows):
         raise DataError(
-            f"none of {len(rows)} preference pairs fits into {loaded.context_length} tokens: "
-            "give shorter ones"
+            f"none of {rows.dropped.total()} preference pairs can be measured "
+            f"({rows.reasons}; the context has {loaded.context_length} tokens): give others"
         )
+    columns = zip(rows.prompt_ids, rows.chosen_ids, rows.rejected_ids, strict=True)
+    pairs = [(prompt, answer) for prompt, *answers in columns for answer in answers]
     scores = [score for score, _ in score_pairs(loaded, pairs, name="preferences", check=check)]
-    wins = sum(a > b for a, b in zip(scores[::2], scores[1::2], strict=True))
-    return wilson(wins, len(pairs) // 2)
+    return list(zip(scores[::2], scores[1::2], strict=True))
+
+
+def preference_accuracy(pairs: Sequence[tuple[float, float]]) -> Estimate:
+    """Return the share of pairs whose first value is the greater one."""
+    return wilson(sum(first > second for first, second in pairs), len(pairs))

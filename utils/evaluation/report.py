@@ -24,7 +24,7 @@ MEANINGS = {
     "majority class without reading anything; models of this size are not expected to beat it.",
     "conversations": "Loss is the mean negative log-likelihood (nats) of an answer token on "
     "held-out conversations; stop rate is the share of greedy answers that end by themselves "
-    "within 128 tokens. Neither says that an answer is right.",
+    "within 128 tokens (or half of a context below 256). Neither says that an answer is right.",
     "preferences": "Share of held-out pairs whose chosen answer is likelier than the rejected one "
     "(sums of log-probabilities, no reference model; chance is 50 %). It says which of two given "
     "answers the model prefers, not that it would write good ones.",

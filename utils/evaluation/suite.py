@@ -1,7 +1,7 @@
-"""Runs the parts of an evaluation in order and writes evaluation_results.json and report.md.
+"""Gathers the results of an evaluation and writes evaluation_results.json and report.md.
 
-A part that cannot be measured is "not run" with the reason, never a number; an unexpected error
-marks its part "failed", what was measured is written, and the error goes on to the user.
+What cannot be measured is "not run" with the reason, never a number; an unexpected error
+marks it "failed", what was measured is written, and the error goes on to the user.
 """
 
 import json
@@ -9,7 +9,8 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,13 @@ import torch
 
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, Interrupted, LumiError
-from utils.evaluation.measurements import PARTS, Context, Part
-from utils.evaluation.part_timer import PartTimer
+from utils.evaluation.measurements import Context, Measurement
 from utils.evaluation.report import render
 from utils.evaluation.smoke import read_prompts
 from utils.files import MANIFEST, atomic_folder, move_aside, sha256_file, write_json
 from utils.lock import one_writer
 from utils.machine.facts import package_versions
-from utils.model.checkpoints import LoadedModel, best_device, load_model
+from utils.model.checkpoints import LoadedModel
 
 FORMAT = 1
 RESULTS_FILE, REPORT_FILE, RECORDS_DIR = "evaluation_results.json", "report.md", "records"
@@ -33,43 +33,86 @@ RESULTS_ROOT = Path("evaluation/results")
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy")
 
 log = logging.getLogger(__name__)
-Records = dict[str, list[dict[str, Any]]]
 
 
-def evaluate(cfg: EvaluateConfig, parts: Sequence[Part] = PARTS) -> Path:
-    """Measure a checkpoint and return the result folder.
+class Results:
+    """Gathers what has been measured of a model, and what has not and why."""
+
+    def __init__(self, cfg: EvaluateConfig, loaded: LoadedModel) -> None:
+        self.folder = result_folder(cfg, loaded.folder)
+        self.content: dict[str, Any] = {
+            "format": FORMAT,
+            "model": describe(loaded),
+            "settings": cfg.resolved(),
+            "environment": environment(loaded),
+            "started": datetime.now().isoformat(timespec="seconds"),
+            "results": {},
+        }
+        self.records: dict[str, list[dict[str, Any]]] = {}
+        """Entries of single items, by measurement."""
+
+    def expect(self, measurements: Sequence[Measurement]) -> None:
+        """Note what is to be measured, as not run."""
+        for one in measurements:
+            entry = {"title": one.title, "status": "not run", "reason": "stopped before it"}
+            self.content["results"][one.name] = entry
+
+    def measure(self, measurement: Measurement, context: Context) -> None:
+        """Run one measurement and note what came out."""
+        entry = self.content["results"][measurement.name]
+        started_s = time.monotonic()
+        entry.update(status="failed", reason="an unexpected error, see the log")
+        try:
+            context.timer.begin()
+            outcome = measurement.run(context)
+        except Interrupted:
+            entry.update(status="not run", reason="stopped by a signal")
+            raise
+        except LumiError as error:
+            entry.update(status="not run", reason=str(error))
+            log.warning("%s not run: %s", measurement.title, error)
+            return
+        del entry["reason"]
+        entry.update(status="ok", source=outcome.source, measures=outcome.measures)
+        entry["seconds"] = round(time.monotonic() - started_s, 1)
+        self.records[measurement.name] = outcome.records
+        log.info("%s measured in %.1f s", measurement.title, entry["seconds"])
+
+    def write(self, *, keep_all: bool) -> None:
+        """Write the result folder whole; an earlier result in its place is moved aside."""
+        with one_writer(self.folder):
+            move_aside(self.folder)
+            with atomic_folder(self.folder, kind="evaluation") as folder:
+                write_json(folder / RESULTS_FILE, self.content)
+                report = render(self.content, self.records.get("smoke", []))
+                (folder / REPORT_FILE).write_text(report, encoding="utf-8")
+                (folder / RECORDS_DIR).mkdir()
+                for name, rows in self.records.items():
+                    if rows and (keep_all or name == "smoke"):
+                        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+                        path = folder / RECORDS_DIR / f"{name}.jsonl"
+                        path.write_text("".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def recorded_results(
+    cfg: EvaluateConfig, loaded: LoadedModel, measurements: Sequence[Measurement]
+) -> Iterator[Results]:
+    """Yield the results of a model, and write what is there when the block ends, however it does.
 
     Raises:
-        ConfigError: a path in the settings is missing, or the result folder holds other files.
-        CheckpointError: the checkpoint is missing or damaged.
         Interrupted: a signal arrived; what was measured so far is written.
     """
-    check_paths(cfg)
-    timer = PartTimer(cfg.max_minutes)
-    loaded = load_model(cfg.model_path, device=best_device(cfg.cpu))
-    target = result_folder(cfg, loaded.folder)
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "model": describe(loaded),
-        "settings": cfg.resolved(),
-        "environment": environment(loaded),
-        "started": datetime.now().isoformat(timespec="seconds"),
-        "results": {
-            part.name: {"title": part.title, "status": "not run", "reason": "stopped before it"}
-            for part in parts
-        },
-    }
-    records: Records = {}
+    results = Results(cfg, loaded)
+    results.expect(measurements)
     started_s = time.monotonic()
     try:
-        for part in parts:
-            run_part(part, Context(cfg, loaded, timer), result["results"][part.name], records)
+        yield results
     except Interrupted as error:
-        raise Interrupted(f"evaluation stopped: results so far are in {target}") from error
+        raise Interrupted(f"evaluation stopped: results so far are in {results.folder}") from error
     finally:
-        result["seconds"] = round(time.monotonic() - started_s, 1)
-        write_results(target, result, records, keep_all=cfg.detailed_output)
-    return target
+        results.content["seconds"] = round(time.monotonic() - started_s, 1)
+        results.write(keep_all=cfg.detailed_output)
 
 
 def check_paths(cfg: EvaluateConfig) -> None:
@@ -119,45 +162,6 @@ def model_label(folder: Path) -> str:
     if folder.name == "best" or folder.name.startswith("step_"):
         return f"{folder.parent.name}-{folder.name}"
     return folder.name
-
-
-def run_part(part: Part, context: Context, entry: dict[str, Any], records: Records) -> None:
-    """Run one part and note in `entry` what came out."""
-    started_s = time.monotonic()
-    entry.update(status="failed", reason="an unexpected error, see the log")
-    try:
-        context.timer.begin()
-        outcome = part.run(context)
-    except Interrupted:
-        entry.update(status="not run", reason="stopped by a signal")
-        raise
-    except LumiError as error:
-        entry.update(status="not run", reason=str(error))
-        log.warning("%s not run: %s", part.title, error)
-        return
-    del entry["reason"]
-    entry.update(status="ok", source=outcome.source, measures=outcome.measures)
-    entry["seconds"] = round(time.monotonic() - started_s, 1)
-    records[part.name] = outcome.records
-    log.info("%s measured in %.1f s", part.title, entry["seconds"])
-
-
-def write_results(
-    target: Path, result: dict[str, Any], records: Records, *, keep_all: bool
-) -> None:
-    """Write the result folder whole; an earlier result in its place is moved aside."""
-    with one_writer(target):
-        move_aside(target)
-        with atomic_folder(target, kind="evaluation") as folder:
-            write_json(folder / RESULTS_FILE, result)
-            smoke = records.get("smoke", [])
-            (folder / REPORT_FILE).write_text(render(result, smoke), encoding="utf-8")
-            (folder / RECORDS_DIR).mkdir()
-            for name, rows in records.items():
-                if rows and (keep_all or name == "smoke"):
-                    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-                    path = folder / RECORDS_DIR / f"{name}.jsonl"
-                    path.write_text("".join(lines), encoding="utf-8")
 
 
 def describe(loaded: LoadedModel) -> dict[str, Any]:

@@ -27,7 +27,7 @@ METRIC_NAMES = {
 
 
 class PlanCallback(TrainerCallback):
-    """Ends the run by plan, box or signal, re-plans, and writes the metrics."""
+    """Ends the run by plan, time box or signal, re-plans, and writes the metrics."""
 
     def __init__(self, run: AdapterRun, plan: StepPlan, box: TimeBox, tokens: list[int]) -> None:
         self.run, self.plan, self.box = run, plan, box

@@ -6,41 +6,30 @@ then. Anything else means that the reference is wrong, and training would go ast
 The preference loss alone looks at differences and lets both answers grow less likely, their stop
 tokens too; the chosen answers' own loss, added to it, holds them.
 
+The story is in scripts/04_dpo.py.
+
 References: Rafailov et al., 2023, "Direct Preference Optimization"; Pang et al., 2024, "Iterative
 Reasoning Preference Optimization" (the added term, there with weight 1).
 """
 
 import logging
 import math
-import time
-from collections import Counter
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig as TRLConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from utils.chat.layouts import Preference
-from utils.chat.rows import (
-    BadRow,
-    DPORows,
-    build_dpo_rows,
-    read_preferences,
-)
+from utils.chat.rows import DPORows
 from utils.config.dpo import DPOConfig
 from utils.errors import CheckpointError, PreflightError
-from utils.evaluation.likelihood import score_pairs
-from utils.files import read_json
-from utils.finetuning import training_loop as runner
-from utils.finetuning.contamination import (
-    Screening,
-    decontaminated,
-    preference_text,
+from utils.evaluation.preferences import (
+    Likelihoods,
+    answer_likelihoods,
+    preference_accuracy,
 )
+from utils.files import read_json
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -48,20 +37,21 @@ from utils.finetuning.lora import (
     base_checkpoint,
     load_adapter,
     new_adapter,
-    save_adapter,
-    save_merged,
 )
-from utils.finetuning.run_folder import AdapterRun, recorded_run
-from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
-from utils.finetuning.step_plan import StepPlan
+from utils.finetuning.run_folder import AdapterRun
+from utils.finetuning.training_loop import (
+    PlannedRows,
+    on_one_device,
+    planned_rows,
+    trainer_parts,
+    trainer_settings,
+)
 from utils.model.checkpoints import LoadedModel
-from utils.time_box import TimeBox
 from utils.training.records.metrics import RUN_FILE
 
 FIRST_LOSS = math.log(2)
 FIRST_LOSS_TOLERANCE = 1e-3
 CHECKED_BATCHES = 2
-PROBES = 4
 
 log = logging.getLogger(__name__)
 
@@ -77,44 +67,6 @@ class PairTrainer(DPOTrainer):
         columns = {"prompt_ids", "chosen_ids", "rejected_ids"}
         assert columns <= set(dataset.column_names), dataset.column_names
         return dataset
-
-
-@dataclass
-class DPOData:
-    """Training and held-out pairs, and what was left out."""
-
-    train: DPORows
-    heldout: DPORows
-    bad: list[BadRow]
-    counts: dict[str, Any]
-    screening: Screening[Preference]
-
-
-def run_dpo(cfg: DPOConfig) -> Path:
-    """Run stage 04 and return the folder of the merged model.
-
-    Raises:
-        LumiError: model or data cannot be used, the box is too small, a check failed.
-        Interrupted: a signal arrived; the adapter so far is saved.
-    """
-    runner.quiet_libraries()
-    box = TimeBox(cfg.max_minutes)
-    with recorded_run("dpo", cfg) as run:
-        started = time.monotonic()
-        adapted = policy(cfg)
-        load_s = time.monotonic() - started
-        run.refuse_own_output(cfg.model_path)
-        data = load_data(cfg, adapted)
-        run.start(data.bad, data.screening, **runner.fast_paths(adapted.base.device))
-        log.info("%s", f"DPO of {cfg.model_path} on {data.counts}")
-        run.summary |= {"pairs": len(data.train), "dropped": data.counts["dropped"]}
-        run.summary |= {"counts": data.counts, "heldout_pairs": measured(data.heldout)}
-        started = time.monotonic()
-        before = log_likelihoods(adapted.base, data.heldout)
-        box.reserve_s = runner.reserve_s(load_s, time.monotonic() - started)
-        run.summary["heldout_accuracy_before"] = share(before)
-        train_adapter(cfg, adapted, data.train, run, box)
-        return finish(cfg, adapted, data, run, before)
 
 
 def policy(cfg: DPOConfig) -> AdaptedModel:
@@ -147,63 +99,37 @@ def require_finished(run: Path) -> None:
         )
 
 
-def load_data(cfg: DPOConfig, adapted: AdaptedModel) -> DPOData:
-    """Read, encode and count the pairs.
+def measure_base(base: LoadedModel, heldout: DPORows, run: AdapterRun) -> Likelihoods:
+    """Return how likely the held-out answers are before training, and keep time to ask again."""
+    before = run.timed("measure", answer_likelihoods, base, heldout)
+    run.summary["heldout_accuracy_before"] = preference_accuracy(before).value
+    run.reserve()
+    return before
+
+
+def build_trainer(
+    cfg: DPOConfig, adapted: AdaptedModel, rows: DPORows
+) -> tuple[PairTrainer, PlannedRows]:
+    """Return TRL's trainer on the rows in their order; it adds the frozen reference adapter."""
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    columns = {name: getattr(rows, name) for name in names}
+    planned = planned_rows(cfg, rows.lengths, [rows.tokens(n) for n in range(len(rows))])
+    settings = trainer_settings(cfg, adapted.base.device, planned.plan.most)
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, cfg.sft_loss_weight]}
+    args = on_one_device(TRLConfig(**settings, **losses, beta=cfg.beta))
+    return PairTrainer(args=args, **trainer_parts(cfg, adapted, columns, planned)), planned
+
+
+def check_first_loss(cfg: DPOConfig, trainer: DPOTrainer, run: AdapterRun) -> None:
+    """Prove that policy and reference are the same model before the first step.
 
     Raises:
-        DataError: a file is missing, or nothing is left to learn from.
+        PreflightError: the loss is not ln 2.
     """
-    base, template = adapted.base, adapted.template
-    length = min(cfg.max_length or base.context_length, base.context_length)
-    split = read_split(read_preferences, cfg.dataset_path, cfg.heldout_path, cfg.seed)
-    heldout = build_dpo_rows(split.heldout, template, base.encoder, length)
-    clean = decontaminated(cfg, split.training, preference_text)
-    train = build_dpo_rows(clean.rows, template, base.encoder, length, exclude=heldout)
-    train.dropped += Counter(contaminated=clean.dropped)
-    require_rows(heldout, cfg.heldout_path or cfg.dataset_path, length)
-    require_rows(train, cfg.dataset_path, length)
-    counts = split.counts(len(train), train.dropped)
-    return DPOData(train, heldout, split.bad, counts, clean)
-
-
-def train_adapter(
-    cfg: DPOConfig, adapted: AdaptedModel, rows: DPORows, run: AdapterRun, box: TimeBox
-) -> None:
-    """Train through TRL.
-
-    Raises:
-        PreflightError: the loss before the first step is not ln 2.
-        BudgetError: the box is too small.
-        Interrupted: a signal arrived; the adapter so far is saved.
-    """
-    plan = runner.first_plan(cfg, len(rows))
-    order = runner.training_order(cfg, rows.lengths, plan.most)
-    trainer = build_trainer(cfg, adapted, rows, plan, order)
     run.summary["first_loss"] = first_loss(trainer)
     if cfg.sft_loss_weight:
         text = "first preference loss %.4f (ln 2); the loss shown adds %g x that of chosen answers"
         log.info(text, run.summary["first_loss"], cfg.sft_loss_weight)
-    lengths = [rows.tokens(number) for number in order]
-    callback = runner.conduct(cfg, trainer, plan, run, box, lengths)
-    card = adapted.card(cfg, "dpo", adapted.template)
-    runner.end_if_stopped(callback, lambda folder: save_adapter(adapted, folder, card))
-
-
-def build_trainer(
-    cfg: DPOConfig, adapted: AdaptedModel, rows: DPORows, plan: StepPlan, order: list[int]
-) -> PairTrainer:
-    """Return TRL's trainer on the rows in their order; it adds the frozen reference adapter."""
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    columns = {name: getattr(rows, name) for name in names}
-    settings = runner.trainer_settings(cfg, adapted.base.device, plan.most)
-    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, cfg.sft_loss_weight]}
-    return PairTrainer(
-        model=adapted.peft,  # type: ignore[arg-type]
-        args=runner.on_one_device(TRLConfig(**settings, **losses, beta=cfg.beta)),
-        train_dataset=Dataset.from_dict(columns).select(order),
-        processing_class=adapted.base.tokenizer,
-        optimizers=runner.optimizer_and_rate(adapted.peft, cfg, plan),
-    )
 
 
 def first_loss(trainer: DPOTrainer) -> float:
@@ -231,45 +157,19 @@ def first_loss(trainer: DPOTrainer) -> float:
     return sum(losses) / len(losses)
 
 
-def finish(
-    cfg: DPOConfig,
-    adapted: AdaptedModel,
-    data: DPOData,
-    run: AdapterRun,
-    before: list[tuple[float, float]],
-) -> Path:
-    """Save the adapter and the merged model, and measure what was learned."""
-    card = adapted.card(cfg, "dpo", adapted.template)
-    save_adapter(adapted, cfg.output_dir / ADAPTER, card)
-    rows = zip(data.heldout.prompt_ids, data.heldout.chosen_ids, strict=True)
-    probes = [prompt + chosen for _, (prompt, chosen) in zip(range(PROBES), rows, strict=False)]
-    merged = save_merged(adapted, cfg.output_dir / "final", card, probes)
-    after = log_likelihoods(merged, data.heldout)
+def compare(
+    cfg: DPOConfig, merged: LoadedModel, heldout: DPORows, before: Likelihoods, run: AdapterRun
+) -> None:
+    """Measure what was learned on the held-out pairs, and log it."""
+    after = answer_likelihoods(merged, heldout)
     gains = [(c - c0, r - r0) for (c, r), (c0, r0) in zip(after, before, strict=True)]
-    run.summary["heldout_accuracy_after"] = share(after)
-    run.summary["heldout_reward_accuracy"] = share(gains)
-    run.summary["heldout_reward_margin"] = cfg.beta * sum(c - r for c, r in gains) / len(gains)
+    run.summary |= {
+        "heldout_accuracy_after": preference_accuracy(after).value,
+        "heldout_reward_accuracy": preference_accuracy(gains).value,
+        "heldout_reward_margin": cfg.beta * sum(c - r for c, r in gains) / len(gains),
+    }
     log.info(
         "held-out preference accuracy %.3f -> %.3f (%d pairs), first loss %.4f: %s",
         run.summary["heldout_accuracy_before"], run.summary["heldout_accuracy_after"],
         len(after), run.summary["first_loss"], merged.folder,
     )  # fmt: skip
-    return merged.folder
-
-
-def log_likelihoods(loaded: LoadedModel, rows: DPORows) -> list[tuple[float, float]]:
-    """Return (log p(chosen), log p(rejected)) of each pair in nats, stop tokens included.
-
-    The first MAX_HELDOUT pairs count.
-    """
-    pairs = []
-    columns = zip(rows.prompt_ids, rows.chosen_ids, rows.rejected_ids, strict=True)
-    for prompt, chosen, rejected in islice(columns, MAX_HELDOUT):
-        pairs += [(prompt, chosen), (prompt, rejected)]
-    scores = [score for score, _ in score_pairs(loaded, pairs, name="held-out pairs")]
-    return list(zip(scores[::2], scores[1::2], strict=True))
-
-
-def share(pairs: list[tuple[float, float]]) -> float:
-    """Return the share of pairs whose first value is the greater one."""
-    return sum(first > second for first, second in pairs) / len(pairs)

@@ -18,10 +18,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from utils.chat.templates import CHATML, TEMPLATES, Template, TextEncoder
+from utils.chat.templates import Template, TextEncoder
 from utils.config.training import AdapterConfig
 from utils.errors import CheckpointError, DataError
 from utils.files import MANIFEST, atomic_folder, read_json, sha256_file, verify_folder, write_json
+from utils.finetuning.run_folder import AdapterRun
 from utils.model.checkpoints import (
     LUMI_FILE,
     LoadedModel,
@@ -29,12 +30,15 @@ from utils.model.checkpoints import (
     load_model,
     read_card,
     save_model_files,
+    template_of,
 )
 from utils.tokenizers.tokenizer import MODEL_FILE, frozen_file, tokenizer_sha256
 
 ADAPTER = "adapter"
 """Folder of the adapter in a run folder."""
 EMBEDDING = "embed_tokens"
+PROBES = 4
+"""Rows on which the merged model is compared with the adapter."""
 MAX_LOGIT_DIFFERENCE = 1e-3
 """Merging in fp32 changes logits by rounding only, about 1e-5 here; more is a mistake."""
 
@@ -51,20 +55,19 @@ class AdaptedModel:
     source: Path
     """The adapter or checkpoint that training starts from."""
 
-    @property
-    def template(self) -> Template:
-        """The conversation layout of what training starts from (chatml when it has none)."""
-        return TEMPLATES.get(read_card(self.source).get("template") or "", CHATML)
+    template: Template
+    """The conversation layout that is trained."""
 
-    def card(self, cfg: AdapterConfig, stage: str, template: Template) -> dict[str, Any]:
-        """Return the content of lumi.json for what comes out."""
+    def card(self, run: AdapterRun) -> dict[str, Any]:
+        """Return the content of lumi.json for what comes out of a run."""
         return {
-            "stage": stage,
-            "template": template.name,
+            "stage": run.stage,
+            "template": self.template.name,
             "tokenizer_sha256": tokenizer_sha256(self.base.folder),
-            "settings": cfg.resolved(),
+            "settings": run.cfg.resolved(),
             "parent": checkpoint_sha256(self.source),
             "dataset": read_card(self.source).get("dataset"),
+            "heldout": run.heldout,
         }
 
 
@@ -121,8 +124,16 @@ def _vocabulary_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     return [embedding.weight, head.weight]  # type: ignore[union-attr, list-item]
 
 
-def new_adapter(loaded: LoadedModel, cfg: AdapterConfig, *, train_embedding: bool) -> AdaptedModel:
+def new_adapter(
+    loaded: LoadedModel,
+    cfg: AdapterConfig,
+    *,
+    train_embedding: bool,
+    template: Template | None = None,
+) -> AdaptedModel:
     """Put a fresh LoRA adapter (a no-op until trained) on a checkpoint.
+
+    `template` is what it will be trained in, the checkpoint's own when None.
 
     Raises:
         CheckpointError: the model has none of the target modules.
@@ -144,7 +155,7 @@ def new_adapter(loaded: LoadedModel, cfg: AdapterConfig, *, train_embedding: boo
     except ValueError as error:
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"no adapter fits: {reason}: correct --target_modules") from error
-    return AdaptedModel(loaded, model, loaded.folder)  # type: ignore[arg-type]
+    return AdaptedModel(loaded, model, loaded.folder, template or loaded.template)  # type: ignore[arg-type]
 
 
 def load_adapter(folder: Path) -> AdaptedModel:
@@ -156,7 +167,7 @@ def load_adapter(folder: Path) -> AdaptedModel:
     verify_folder(folder)
     base = base_checkpoint(find_base(folder))
     model = PeftModel.from_pretrained(base.model, folder, is_trainable=True)
-    return AdaptedModel(base, model, folder)
+    return AdaptedModel(base, model, folder, template_of(read_card(folder)))
 
 
 def find_base(adapter: Path) -> Path:
@@ -187,13 +198,23 @@ def adapter_of(run: Path) -> Path | None:
     return None
 
 
-def save_adapter(adapted: AdaptedModel, folder: Path, card: dict[str, Any]) -> None:
+def save(adapted: AdaptedModel, run: AdapterRun, probes: list[list[int]]) -> LoadedModel:
+    """Write adapter/ and final/ (merged) into the run folder; return the merged model, reloaded.
+
+    Raises:
+        LumiError: the disk is full, or merging has changed the logits on `probes`.
+    """
+    save_adapter(adapted, run)
+    return save_merged(adapted, run.folder / "final", adapted.card(run), probes[:PROBES])
+
+
+def save_adapter(adapted: AdaptedModel, run: AdapterRun) -> Path:
     """Write the adapter atomically, with lumi.json that names its base by relative path and hash.
 
     Raises:
         LumiError: the disk is full or not writable.
     """
-    base = adapted.base.folder.resolve()
+    folder, base = run.folder / ADAPTER, adapted.base.folder.resolve()
     config = adapted.peft.peft_config["default"]
     # For plain PEFT, which resolves it against the working directory.
     config.base_model_name_or_path = os.path.relpath(base)
@@ -209,7 +230,8 @@ def save_adapter(adapted: AdaptedModel, folder: Path, card: dict[str, Any]) -> N
             )
         (partial / "README.md").unlink(missing_ok=True)  # an empty form
         shutil.copyfile(frozen_file(base), partial / frozen_file(base).name)
-        write_json(partial / LUMI_FILE, {"format": 1, **card, "base": link})
+        write_json(partial / LUMI_FILE, {"format": 1, **adapted.card(run), "base": link})
+    return folder
 
 
 def save_merged(

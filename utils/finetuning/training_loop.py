@@ -11,13 +11,14 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     PrinterCallback,
@@ -30,12 +31,11 @@ from utils.config.training import AdapterConfig
 from utils.errors import BudgetError, Interrupted
 from utils.finetuning.answer_head import use_answer_head
 from utils.finetuning.callback import PlanCallback
-from utils.finetuning.lora import ADAPTER
+from utils.finetuning.lora import AdaptedModel, save_adapter
 from utils.finetuning.run_folder import AdapterRun
 from utils.finetuning.splits import batch_order
 from utils.finetuning.step_plan import StepPlan, fitting_steps
-from utils.machine.precision import choose_matmul_precision, is_bf16_faster
-from utils.time_box import TimeBox
+from utils.machine.precision import is_bf16_faster
 
 MUCH_FASTER = 0.8
 """Share of a step's seconds that fewer threads must get by with: one step is a rough measure."""
@@ -59,12 +59,6 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel("ERROR")
     for module in ("trl", "peft", "torch", "transformers", "accelerate"):
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
-
-
-def fast_paths(device: torch.device) -> dict[str, Any]:
-    """Choose what is fast and right on this device, and return it for the record."""
-    precision = choose_matmul_precision(device) if device.type == "cpu" else "highest"
-    return {"device": str(device), "bf16": is_bf16_faster(device), "matmul_precision": precision}
 
 
 def trainer_settings(cfg: AdapterConfig, device: torch.device, steps: int) -> dict[str, Any]:
@@ -100,19 +94,42 @@ def steps_wanted(cfg: AdapterConfig, rows: int) -> int:
     return max(1, math.ceil(rows * cfg.num_train_epochs / batch))
 
 
-def first_plan(cfg: AdapterConfig, rows: int) -> StepPlan:
-    """Return the plan of all passes over `rows`, before a time box changes it."""
-    steps = steps_wanted(cfg, rows)
-    return StepPlan(steps, cfg.warmup_ratio, [(0, steps)])
+@dataclass(frozen=True)
+class PlannedRows:
+    """Rows of all passes, in training order, and the steps planned over them."""
+
+    plan: StepPlan
+    order: list[int]
+    """Row numbers."""
+    tokens: list[int]
+    """Tokens of each of them."""
 
 
-def reserve_s(load_s: float, measuring_s: float) -> float:
-    """Return the seconds to keep for saving, merging, reloading and measuring.
+def planned_rows(
+    cfg: AdapterConfig, lengths: Sequence[int], tokens: Sequence[int] | None = None
+) -> PlannedRows:
+    """Return the plan before a time box changes it.
 
-    Two loads stand for merging and reloading, 5 s for writing and syncing; all of it doubled where
-    it was measured, for a machine that gets slower.
+    Rows of like `lengths` lie together; `tokens` are what a row costs, its length when None.
     """
-    return 5 + 2 * (2 * load_s + measuring_s)
+    steps = steps_wanted(cfg, len(lengths))
+    rows = steps * cfg.batch_size * cfg.gradient_accumulation_steps
+    order = batch_order(lengths, cfg.batch_size, rows, cfg.seed)
+    costs = lengths if tokens is None else tokens
+    plan = StepPlan(steps, cfg.warmup_ratio, [(0, steps)])
+    return PlannedRows(plan, order, [costs[number] for number in order])
+
+
+def trainer_parts(
+    cfg: AdapterConfig, adapted: AdaptedModel, columns: Mapping[str, list[Any]], rows: PlannedRows
+) -> dict[str, Any]:
+    """Return what both trainers of TRL are built from beside their arguments."""
+    return {
+        "model": adapted.peft,
+        "train_dataset": Dataset.from_dict(dict(columns)).select(rows.order),
+        "processing_class": adapted.base.tokenizer,
+        "optimizers": optimizer_and_rate(adapted.peft, cfg, rows.plan),
+    }
 
 
 def on_one_device(args: Arguments) -> Arguments:
@@ -121,12 +138,6 @@ def on_one_device(args: Arguments) -> Arguments:
         log.warning("%d GPUs found: this stage uses the first one", args.n_gpu)
         args._n_gpu = 1
     return args
-
-
-def training_order(cfg: AdapterConfig, lengths: Sequence[int], steps: int) -> list[int]:
-    """Return the row numbers of `steps` optimizer steps, in training order."""
-    rows = steps * cfg.batch_size * cfg.gradient_accumulation_steps
-    return batch_order(lengths, cfg.batch_size, rows, cfg.seed)
 
 
 def optimizer_and_rate(
@@ -181,21 +192,16 @@ def fastest_step(measure: Callable[[], float]) -> float:
     return best_s
 
 
-def conduct(
-    cfg: AdapterConfig,
-    trainer: Trainer,
-    plan: StepPlan,
-    run: AdapterRun,
-    box: TimeBox,
-    lengths: Sequence[int],
-) -> PlanCallback:
-    """Plan the steps, run TRL's loop, and return the callback; `lengths` are in training order.
+def train(trainer: Trainer, adapted: AdaptedModel, rows: PlannedRows, run: AdapterRun) -> None:
+    """Fit the plan into the time box and run TRL's loop.
 
     Raises:
-        BudgetError: the box is too small.
+        BudgetError: the time box or the memory is too small.
+        Interrupted: a signal has arrived; the adapter so far is saved.
     """
-    rows = cfg.batch_size * cfg.gradient_accumulation_steps
-    tokens = [sum(lengths[at : at + rows]) for at in range(0, len(lengths), rows)]
+    cfg, box, plan = run.cfg, run.box, rows.plan
+    batch = cfg.batch_size * cfg.gradient_accumulation_steps
+    tokens = [sum(rows.tokens[at : at + batch]) for at in range(0, len(rows.tokens), batch)]
     step_s = None
     if trainer.args.use_cpu:
         use_answer_head(trainer.accelerator.unwrap_model(trainer.model).get_base_model())
@@ -205,7 +211,7 @@ def conduct(
         plan.events[0] = (0, fitting_steps(box, step_s, plan.most))
     threads = torch.get_num_threads()
     run.event("plan", 0, total=plan.total, most=plan.most, step_s=step_s, threads=threads)
-    log.info("%d steps of %d rows planned (all passes: %d)", plan.total, rows, plan.most)
+    log.info("%d steps of %d rows planned (all passes: %d)", plan.total, batch, plan.most)
     callback = PlanCallback(run, plan, box, list(accumulate(tokens)))
     for theirs in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(theirs)
@@ -222,20 +228,8 @@ def conduct(
     done = callback.tokens[max(trainer.state.global_step, 1) - 1]
     run.summary |= {"steps": trainer.state.global_step, "tokens": done}
     run.summary |= {"train_seconds": round(seconds, 1), "tokens_per_s": round(done / seconds, 1)}
-    return callback
-
-
-def end_if_stopped(callback: PlanCallback, save: Callable[[Path], None]) -> None:
-    """Save the adapter and end the run where a signal has stopped it.
-
-    Raises:
-        Interrupted: it has.
-    """
-    if callback.stopped_at is None:
-        return
-    folder = callback.run.folder / ADAPTER
-    save(folder)
-    raise Interrupted(
-        f"adapter saved at step {callback.stopped_at} in {folder}: run the same command to start "
-        "again (this run is then moved aside)"
-    )
+    if callback.stopped_at is not None:
+        raise Interrupted(
+            f"adapter saved at step {callback.stopped_at} in {save_adapter(adapted, run)}: run the "
+            "same command to start again (this run is then moved aside)"
+        )

@@ -36,29 +36,14 @@ class Generated:
     """Its text, without control tokens."""
 
 
-def generate(
-    loaded: LoadedModel,
-    prompt_ids: Sequence[int],
-    settings: Sampling,
-    on_token: Callable[[int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Generated:
-    """Return the continuation of `prompt_ids`; `on_token` is called with each id of it.
+class Stream(Iterator[str]):
+    """Pieces of text as they are written, none of which splits a character.
 
-    `should_stop` is asked before each token; when it says True the answer ends as it is.
+    `result` is the answer so far, or all of it; `should_stop` is asked before each token.
 
     Raises:
         DataError: prompt and max_new_tokens exceed the context.
     """
-    row = _Row(loaded, prompt_ids, settings)
-    for _ in _decode(loaded, [row], settings, should_stop):
-        if on_token is not None and not row.ended_by_token:
-            on_token(row.ids[-1])
-    return row.result()
-
-
-class Stream(Iterator[str]):
-    """Pieces of text as they are written; `result` is the answer so far, or all of it."""
 
     def __init__(
         self,
@@ -100,20 +85,6 @@ class Stream(Iterator[str]):
         text = self._row.text.text[self._given :]
         self._given += len(text)
         return text
-
-
-def stream(
-    loaded: LoadedModel,
-    prompt_ids: Sequence[int],
-    settings: Sampling,
-    should_stop: Callable[[], bool] | None = None,
-) -> Stream:
-    """Return an iterator over pieces of text that never split a character.
-
-    Raises:
-        DataError: prompt and max_new_tokens exceed the context.
-    """
-    return Stream(loaded, prompt_ids, settings, should_stop)
 
 
 def answer_stream(

@@ -5,6 +5,7 @@ business of `utils.training.checkpoints.state`.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def template_of(card: Mapping[str, Any]) -> Template:
+    """Return the conversation layout that lumi.json names (chatml when it names none)."""
+    return TEMPLATES.get(card.get("template") or "", CHATML)
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for scoring and generation, with all that belongs to it."""
@@ -108,7 +114,7 @@ class LoadedModel:
     @property
     def template(self) -> Template:
         """The conversation layout it was fine-tuned with (chatml when it was not)."""
-        return TEMPLATES.get(self.card.get("template") or "", CHATML)
+        return template_of(self.card)
 
     @property
     def context_length(self) -> int:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from utils.config.serve import ServeConfig
 from utils.errors import DataError
-from utils.generation.engine import Generated, Stream, answer_stream, stream
+from utils.generation.engine import Generated, Stream, answer_stream
 from utils.generation.prompts import text_prompt
 from utils.model.checkpoints import LoadedModel
 from utils.serving.completions import Completion
@@ -84,7 +84,7 @@ class Service:
 
         def make_stream(should_stop: Callable[[], bool]) -> Stream:
             if not uses_template:
-                return stream(loaded, text_prompt(loaded, body.prompt), settings, should_stop)
+                return Stream(loaded, text_prompt(loaded, body.prompt), settings, should_stop)
             return answer_stream(loaded, self._conversation(body.prompt), settings, should_stop)
 
         job = self.worker.submit(make_stream)

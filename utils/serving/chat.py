@@ -12,7 +12,7 @@ from collections.abc import Callable
 from utils.chat.templates import Message
 from utils.config.serve import ServeConfig
 from utils.errors import LumiError
-from utils.generation.engine import Generated, Stream, answer_stream, stream
+from utils.generation.engine import Generated, Stream, answer_stream
 from utils.generation.prompts import text_prompt
 from utils.model.checkpoints import LoadedModel
 from utils.serving.model import can_chat, describe, sampling_of
@@ -88,7 +88,7 @@ class Chat:
     def _stream(self, text: str) -> Stream:
         settings = sampling_of(self.cfg)
         if not can_chat(self.loaded):
-            return stream(self.loaded, text_prompt(self.loaded, text), settings)
+            return Stream(self.loaded, text_prompt(self.loaded, text), settings)
         pieces = answer_stream(self.loaded, self.messages, settings)
         if pieces.left_out:
             # They do not come back: the next turn begins where this one does.

@@ -1,7 +1,9 @@
 import gzip
 import json
 
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from utils.chat.layouts import Preference
 from utils.chat.rows import (
@@ -12,7 +14,7 @@ from utils.chat.rows import (
 )
 from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
-from utils.finetuning.splits import batch_order, heldout_file, hold_out
+from utils.finetuning.splits import batch_order, hold_out
 
 CHATML = TEMPLATES["chatml"]
 
@@ -90,7 +92,7 @@ def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path):
     assert [row.place for row in bad] == [f"{path}:2", f"{path}:4", f"{path}:5"]
     assert [row.reason.split(" (")[0] for row in bad] == [
         "not valid JSON",
-        "not UTF-8 text",
+        "not UTF-8",
         "unknown layout",
     ]
 
@@ -100,14 +102,35 @@ def test_a_packed_json_array_is_read_and_its_bad_rows_are_numbered(tmp_path):
     rows = [{"prompt": "Hi", "chosen": "A", "rejected": "B"}, {"prompt": "Hi"}]
     path.write_bytes(gzip.compress(json.dumps(rows).encode()))
     found, bad = read_preferences(path)
-    assert (len(found), bad[0].place, bad[0].reason) == (1, f"{path} row 2", "chosen is missing")
+    assert (len(found), bad[0].place, bad[0].reason) == (1, f"{path}:2", "chosen is missing")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl.zst", "csv", "csv.gz", "parquet"])
+def test_conversations_are_read_from_every_format(tmp_path, ending):
+    path = tmp_path / f"rows.{ending}"
+    rows = [{"instruction": "Add them.", "input": "1, 2", "output": "3"}] * 2
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    table = b"instruction,input,output\n" + b'Add them.,"1, 2",3\n' * 2
+    content = {
+        "json": json.dumps(rows).encode(),
+        "jsonl.zst": zstandard.compress(lines),
+        "csv": table,
+        "csv.gz": gzip.compress(table),
+    }
+    if ending == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(content[ending])
+    conversations, bad = read_conversations(path)
+    assert conversations == [chat("Add them.\n\n1, 2", "3")] * 2
+    assert bad == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "not found: run `make create-sample-datasets`"),
-        (b"[{", "rows.json:1:3: not valid JSON"),
+        (b"[{", "rows.json:1: not valid JSON"),
         (b"{}", "holds no usable row (1 bad, such as"),
         (b"", "holds no usable row (0 bad)"),
     ],
@@ -120,16 +143,6 @@ def test_a_file_without_rows_is_refused_in_one_line(tmp_path, content, message):
         read_conversations(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_heldout_file_lies_beside_the_training_set(tmp_path):
-    dataset = tmp_path / "chats.jsonl.gz"
-    assert heldout_file(dataset, None) is None
-    beside = tmp_path / "chats_heldout.jsonl.gz"
-    beside.touch()
-    assert heldout_file(dataset, None) == beside
-    with pytest.raises(DataError):
-        heldout_file(dataset, tmp_path / "missing.json")
 
 
 def test_a_twentieth_is_held_out_and_no_row_is_lost():

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from utils.chat.layouts import conversation
+from utils.chat.rows import build_sft_rows
 from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
 from utils.evaluation.heldout import (
     answer_loss,
     answer_rates,
+    first_prompts,
     heldout_bits_per_byte,
-    messages_of,
     stream_rows,
 )
 from utils.model.checkpoints import LoadedModel, load_model
@@ -21,6 +23,16 @@ ROWS = [
     {"prompt": "What does len do?", "response": "It returns the number of items."},
     {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
 ]
+
+
+def encoded(loaded, rows, template="chatml"):
+    conversations = [conversation(row) for row in rows]
+    length = loaded.context_length
+    return build_sft_rows(conversations, TEMPLATES[template], loaded.encoder, length)
+
+
+def asked(text):
+    return [{"role": "user", "content": text}]
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +110,12 @@ def test_another_tokenizer_is_refused_by_name(loaded, prepared_dir):
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(loaded, knows_nothing):
-    loss = answer_loss(knows_nothing, ROWS)
+    loss = answer_loss(knows_nothing, encoded(knows_nothing, ROWS))
     assert (loss.value, loss.count) == (pytest.approx(math.log(600), abs=1e-5), 2)
     template = TEMPLATES["chatml"]
     nats, tokens = 0.0, 0
     for row in ROWS:
-        *history, last = messages_of(row)
+        *history, last = conversation(row)
         prompt = template.encode_prompt(history, loaded.encoder)
         answer = template.encode_answer(last["content"], loaded.encoder)
         with torch.no_grad():
@@ -111,28 +123,30 @@ def test_the_loss_is_the_mean_over_answer_tokens(loaded, knows_nothing):
         log_probs = torch.log_softmax(logits[len(prompt) - 1 :], dim=-1)
         nats -= float(log_probs[range(len(answer)), answer].sum())
         tokens += len(answer)
-    assert answer_loss(loaded, ROWS).value == pytest.approx(nats / tokens, rel=1e-5)
+    assert answer_loss(loaded, encoded(loaded, ROWS)).value == pytest.approx(
+        nats / tokens, rel=1e-5
+    )
 
 
 def test_conversations_that_do_not_fit_are_left_out(loaded):
     long = {"prompt": "why " * 200, "response": "because"}
-    assert answer_loss(loaded, [*ROWS, long]).count == 2
+    assert answer_loss(loaded, encoded(loaded, [*ROWS, long])).count == 2
     with pytest.raises(DataError, match="none of 1 conversations fits into 128 tokens"):
-        answer_loss(loaded, [long])
+        answer_loss(loaded, encoded(loaded, [long]))
 
 
 def test_another_layout_can_be_asked_for(loaded):
-    chatml = answer_loss(loaded, ROWS)
-    assert answer_loss(loaded, ROWS, TEMPLATES["instruct"]).value != chatml.value
+    chatml = answer_loss(loaded, encoded(loaded, ROWS))
+    assert answer_loss(loaded, encoded(loaded, ROWS, "instruct")).value != chatml.value
 
 
 def test_the_stop_rate_counts_answers_that_end_by_themselves(knows_nothing, loaded):
     # equal logits: greedy always writes token 0 (<unk>) and never stops
-    never = answer_rates(knows_nothing, ["Hi", [{"role": "user", "content": "Yes?"}]], 8)
+    never = answer_rates(knows_nothing, [asked("Hi"), asked("Yes?")], 8)
     assert (never.stopped.value, never.stopped.count) == (0.0, 2)
-    assert answer_rates(loaded, ["Hi", "why " * 200], 8).stopped.count == 1
+    assert answer_rates(loaded, [asked("Hi"), asked("why " * 200)], 8).stopped.count == 1
     with pytest.raises(DataError, match="none of 1 prompts leaves room"):
-        answer_rates(loaded, ["why " * 200], 8)
+        answer_rates(loaded, [asked("why " * 200)], 8)
 
 
 def test_a_model_that_always_stops_ends_every_answer_and_all_are_empty(knows_nothing):
@@ -141,10 +155,10 @@ def test_a_model_that_always_stops_ends_every_answer_and_all_are_empty(knows_not
     model.generation_config.eos_token_id = 0
     torch.nn.init.zeros_(model.get_input_embeddings().weight)
     stops = LoadedModel(model, knows_nothing.tokenizer, knows_nothing.folder, knows_nothing.card)
-    rates = answer_rates(stops, ["Hi"] * 3, 8)
+    rates = answer_rates(stops, [asked("Hi")] * 3, 8)
     assert (rates.stopped.value, rates.empty.value, rates.empty.count) == (1.0, 1.0, 3)
 
 
-def test_rows_of_another_layout_are_named():
-    with pytest.raises(DataError, match=r"\['answer', 'question'\]"):
-        messages_of({"question": "a", "answer": "b"})
+def test_prompts_end_before_the_first_answer_and_come_once():
+    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+    assert first_prompts([[user, answer, user, answer], [user, answer]], 9) == [[user]]

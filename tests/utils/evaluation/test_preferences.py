@@ -1,9 +1,11 @@
 import pytest
 
+from utils.chat.layouts import preference
+from utils.chat.rows import build_dpo_rows
 from utils.chat.templates import TEMPLATES
 from utils.errors import DataError
 from utils.evaluation.likelihood import score_pairs
-from utils.evaluation.preferences import preference_accuracy
+from utils.evaluation.preferences import answer_likelihoods, preference_accuracy
 from utils.model.checkpoints import load_model
 
 
@@ -12,12 +14,19 @@ def loaded(checkpoint_dir):
     return load_model(checkpoint_dir, device="cpu")
 
 
+def accuracy(loaded, rows):
+    pairs = [preference(row) for row in rows]
+    length = loaded.context_length
+    encoded = build_dpo_rows(pairs, TEMPLATES["chatml"], loaded.encoder, length)
+    return preference_accuracy(answer_likelihoods(loaded, encoded))
+
+
 def test_short_answers_win_where_all_tokens_are_about_as_likely(loaded):
     short, long = "Yes.", "It returns the number of items of a container."
     rows = [{"prompt": "Why?", "chosen": short, "rejected": long}] * 3
     rows.append({"prompt": "Why?", "chosen": long, "rejected": short})
-    accuracy = preference_accuracy(loaded, rows)
-    assert (accuracy.value, accuracy.count) == (0.75, 4)
+    found = accuracy(loaded, rows)
+    assert (found.value, found.count) == (0.75, 4)
 
 
 def test_the_answer_with_its_stop_token_is_compared(loaded):
@@ -27,23 +36,20 @@ def test_the_answer_with_its_stop_token_is_compared(loaded):
     assert all(answer[-1] == template.stop_id(loaded.encoder) for answer in answers)
     (first, _), (second, _) = score_pairs(loaded, [(prompt, answer) for answer in answers])
     row = {"prompt": "Why?", "chosen": "a key", "rejected": "a list"}
-    assert preference_accuracy(loaded, [row]).value == float(first > second)
+    assert accuracy(loaded, [row]).value == float(first > second)
 
 
-def test_equal_answers_are_no_win(loaded):
+def test_answers_as_likely_are_no_win_and_equal_ones_are_left_out(loaded):
+    assert preference_accuracy([(-1.0, -1.0), (-1.0, -2.0)]).value == 0.5
     row = {"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a", "rejected": "a"}
-    assert preference_accuracy(loaded, [row]).value == 0.0
+    assert accuracy(loaded, [row, {**row, "rejected": "b"}]).count == 1
+    with pytest.raises(DataError, match=r"none of 1 preference pairs .*\(1 same_answers;"):
+        accuracy(loaded, [row])
 
 
 def test_rows_that_do_not_fit_are_left_out(loaded):
     long = {"prompt": "Why?", "chosen": "because " * 200, "rejected": "no"}
     fits = {"prompt": "Why?", "chosen": "yes", "rejected": "no way at all"}
-    assert preference_accuracy(loaded, [long, fits]).count == 1
-    with pytest.raises(DataError, match="none of 1 preference pairs fits into 128 tokens"):
-        preference_accuracy(loaded, [long])
-
-
-def test_a_row_without_its_parts_is_named(loaded):
-    rows = [{"prompt": "Why?", "chosen": "a", "rejected": "b"}, {"prompt": "Why?", "chosen": "a"}]
-    with pytest.raises(DataError, match="preference row 2 has no rejected"):
-        preference_accuracy(loaded, rows)
+    assert accuracy(loaded, [long, fits]).count == 1
+    with pytest.raises(DataError, match=r"\(1 too_long; the context has 128 tokens\)"):
+        accuracy(loaded, [long])

@@ -1,3 +1,4 @@
+import importlib
 import json
 from pathlib import Path
 
@@ -5,10 +6,18 @@ import pytest
 
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, DataError, Interrupted
-from utils.evaluation.measurements import PARTS, Context, Outcome, Part, fitting_corpus
-from utils.evaluation.suite import evaluate, model_label
+from utils.evaluation.measurements import (
+    MEASUREMENTS,
+    Context,
+    Measurement,
+    Outcome,
+    fitting_corpus,
+)
+from utils.evaluation.suite import model_label
 from utils.files import folder_damage, read_json
 from utils.model.checkpoints import LoadedModel, load_model
+
+evaluate = importlib.import_module("scripts.05_evaluate").main
 
 ROWS = {
     "boolq/val.jsonl": [{"passage": "p", "question": "q", "label": i % 2} for i in range(60)],
@@ -55,7 +64,7 @@ def settings(checkpoint_dir, prepared_dir, data_dir, tmp_path, monkeypatch):
 
 
 def only(*names):
-    return [part for part in PARTS if part.name in names]
+    return [part for part in MEASUREMENTS if part.name in names]
 
 
 def test_every_part_is_measured_and_the_report_has_all_answers(settings, monkeypatch):
@@ -80,6 +89,49 @@ def test_every_part_is_measured_and_the_report_has_all_answers(settings, monkeyp
     assert all(record["prompt"] in report for record in records)
     assert [path.name for path in (folder / "records").iterdir()] == ["smoke.jsonl"]
     assert folder_damage(folder) is None
+
+
+CONVERSATIONS = {
+    "alpaca": {"instruction": "Add them.", "input": "1 and 2", "output": "3"},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "a"}]
+    },
+    "question and answer": {"question": "What is 1 plus 2?", "answer": "3"},
+}
+
+
+@pytest.mark.parametrize("layout", CONVERSATIONS)
+def test_heldout_conversations_are_read_in_every_layout_that_is_trained_on(
+    settings, tmp_path, layout
+):
+    path = tmp_path / "mine_heldout.jsonl"
+    path.write_text(json.dumps(CONVERSATIONS[layout]) + "\n")
+    folder = evaluate(settings(sft_heldout_path=path), only("conversations"))
+    [entry] = read_json(folder / "evaluation_results.json")["results"].values()
+    assert (entry["status"], entry.get("reason")) == ("ok", None)
+    assert (entry["source"], entry["measures"]["rows"]) == (path.as_posix(), 1)
+
+
+def test_whole_dialogues_are_read_as_preferences(settings, tmp_path):
+    path = tmp_path / "hh.jsonl"
+    dialogue = "\n\nHuman: Is 2 even?\n\nAssistant: "
+    row = {"chosen": f"{dialogue}Yes.", "rejected": f"{dialogue}Perhaps so, who can tell."}
+    path.write_text(json.dumps(row) + "\n")
+    folder = evaluate(settings(dpo_heldout_path=path), only("preferences"))
+    [entry] = read_json(folder / "evaluation_results.json")["results"].values()
+    assert (entry["status"], entry["measures"]["rows"]) == ("ok", 1)
+
+
+def test_a_model_is_not_judged_on_practice_data_that_it_was_not_trained_on(settings, tmp_path):
+    for name in ("sft", "dpo"):
+        practice = tmp_path / "data" / f"{name}_dataset_heldout.json"
+        practice.parent.mkdir(exist_ok=True)
+        practice.write_bytes((tmp_path / f"{name}.json").read_bytes())
+    cfg = settings(sft_heldout_path=None, dpo_heldout_path=None)
+    folder = evaluate(cfg, only("conversations", "preferences"))
+    for entry in read_json(folder / "evaluation_results.json")["results"].values():
+        assert entry["status"] == "not run"
+        assert "does not say which rows were held out" in entry["reason"]
 
 
 def test_detailed_output_keeps_a_record_of_every_item(settings):
@@ -152,7 +204,7 @@ def stopped(context: Context) -> Outcome:
 
 
 def test_a_bug_is_not_hidden_and_what_was_measured_is_kept(settings, tmp_path):
-    parts = [*only("boolq"), Part("bug", "A bug", broken)]
+    parts = [*only("boolq"), Measurement("bug", "A bug", broken)]
     with pytest.raises(ZeroDivisionError):
         evaluate(settings(), parts)
     results = read_json(tmp_path / "out/evaluation_results.json")["results"]
@@ -160,7 +212,7 @@ def test_a_bug_is_not_hidden_and_what_was_measured_is_kept(settings, tmp_path):
 
 
 def test_a_stopped_run_keeps_what_was_measured(settings, tmp_path):
-    parts = [*only("boolq"), Part("stop", "Stop", stopped), *only("lambada")]
+    parts = [*only("boolq"), Measurement("stop", "Stop", stopped), *only("lambada")]
     with pytest.raises(Interrupted, match="results so far are in"):
         evaluate(settings(), parts)
     results = read_json(tmp_path / "out/evaluation_results.json")["results"]
@@ -176,7 +228,7 @@ def test_a_stopped_run_keeps_what_was_measured(settings, tmp_path):
 )
 def test_a_mistyped_path_is_refused_before_anything_is_loaded(settings, changes, message):
     with pytest.raises(ConfigError, match=message):
-        evaluate(settings(model_path="nowhere", **changes))
+        evaluate(settings(**changes))
 
 
 def test_the_modes_exclude_each_other(settings):

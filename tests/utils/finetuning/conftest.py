@@ -1,5 +1,6 @@
 """A pre-trained toy, practice data, and one SFT run on them that several tests look at."""
 
+import importlib
 import json
 import shutil
 
@@ -35,11 +36,26 @@ def project(tmp_path_factory, checkpoint_dir):
     return root
 
 
-@pytest.fixture(scope="session")
-def sft_run(project):
-    """The output folder of an SFT run of 6 steps."""
-    from utils.finetuning.sft import run_sft
+def _without_preflight(script):
+    main = importlib.import_module(f"scripts.{script}").main
+    return lambda cfg: main(cfg.model_copy(update={"preflight": False}))
 
+
+@pytest.fixture(scope="session")
+def run_sft():
+    """Stage 03 without its proofs."""
+    return _without_preflight("03_sft")
+
+
+@pytest.fixture(scope="session")
+def run_dpo():
+    """Stage 04 without its proofs."""
+    return _without_preflight("04_dpo")
+
+
+@pytest.fixture(scope="session")
+def sft_run(project, run_sft):
+    """The output folder of an SFT run of 6 steps."""
     settings = {
         "model_path": project / "checkpoints" / "pretrain" / "toy",
         "dataset_path": project / "data" / "chats.json",

@@ -14,7 +14,6 @@ from utils.finetuning.contamination import (
     decontaminated,
     preference_text,
 )
-from utils.finetuning.sft import run_sft
 
 PASSAGE = " ".join(f"passage{number}" for number in range(30))
 
@@ -70,7 +69,7 @@ def test_records_are_bounded_and_the_count_is_not(benchmarks):
     assert (found.dropped, len(found.records)) == (MAX_RECORDS + 5, MAX_RECORDS)
 
 
-def test_a_run_counts_them_and_writes_them_down(benchmarks, project, tmp_path, caplog):
+def test_a_run_counts_them_and_writes_them_down(benchmarks, project, tmp_path, caplog, run_sft):
     rows = json.loads((project / "data" / "chats.json").read_text())[:64]
     rows[5] = {"prompt": "Tell.", "response": PASSAGE}
     dataset = tmp_path / "chats.json"

@@ -1,3 +1,4 @@
+import importlib
 import math
 import shutil
 
@@ -5,18 +6,18 @@ import pytest
 import torch
 
 from utils.config.dpo import DPOConfig
+from utils.config.evaluate import EvaluateConfig
 from utils.errors import CheckpointError, PreflightError
+from utils.evaluation.measurements import MEASUREMENTS
+from utils.evaluation.preferences import answer_likelihoods
 from utils.files import read_json, read_lines, write_json
-from utils.finetuning import training_loop as runner
 from utils.finetuning.dpo import (
     build_trainer,
     first_loss,
-    load_data,
-    log_likelihoods,
     policy,
-    run_dpo,
 )
 from utils.finetuning.lora import load_adapter, row_logits
+from utils.finetuning.training_rows import PAIRS, read_rows
 from utils.model.checkpoints import load_model
 
 
@@ -33,7 +34,7 @@ def settings(project, sft_run):
 
 
 @pytest.fixture(scope="module")
-def dpo_run(settings):
+def dpo_run(settings, run_dpo):
     run_dpo(DPOConfig.build(settings))
     return settings["output_dir"]
 
@@ -42,10 +43,9 @@ def dpo_run(settings):
 def trainer(settings):
     cfg = DPOConfig.build(settings)
     adapted = policy(cfg)
-    rows = load_data(cfg, adapted).train
-    plan = runner.first_plan(cfg, len(rows))
-    order = runner.training_order(cfg, rows.lengths, plan.most)
-    return rows, order, build_trainer(cfg, adapted, rows, plan, order)
+    rows = read_rows(PAIRS, cfg, adapted.base, adapted.template).train
+    built, planned = build_trainer(cfg, adapted, rows)
+    return rows, planned.order, built
 
 
 def test_training_starts_at_ln_2_and_learns_the_preference(dpo_run):
@@ -77,6 +77,37 @@ def test_base_and_adapter_give_the_logits_of_the_merged_model(dpo_run):
     assert adapted.template.name == "chatml"
 
 
+def measured(model, out):
+    cfg = EvaluateConfig.build({"model_path": model, "output_dir": out, "cpu": True})
+    wanted = [part for part in MEASUREMENTS if part.name in ("conversations", "preferences")]
+    evaluate = importlib.import_module("scripts.05_evaluate").main
+    return read_json(evaluate(cfg, wanted) / "evaluation_results.json")["results"]
+
+
+def test_stage_05_measures_the_rows_that_both_runs_held_out(project, dpo_run, sft_run, tmp_path):
+    sft, dpo = (read_json(run / "run.json") for run in (sft_run, dpo_run))
+    assert dpo["heldout"]["conversations"] == sft["heldout"]["conversations"]
+    assert dpo["heldout"]["preferences"]["rows"] == dpo["summary"]["heldout_pairs"] == 2
+    assert sft["heldout"]["conversations"]["rows"] == sft["summary"]["heldout_rows"] == 3
+    of_sft = measured(sft_run, tmp_path / "a")
+    loss = of_sft["conversations"]["measures"]["answer_loss"]
+    assert (loss["value"], loss["count"]) == (
+        pytest.approx(sft["summary"]["heldout_loss_after"]),
+        3,
+    )
+    assert of_sft["preferences"]["status"] == "not run"
+    moved = tmp_path / "moved"
+    shutil.copytree(dpo_run, moved)
+    results = measured(moved, tmp_path / "b")
+    accuracy = results["preferences"]["measures"]["accuracy"]
+    assert (accuracy["value"], accuracy["count"]) == (dpo["summary"]["heldout_accuracy_after"], 2)
+    whose = results["conversations"]["measures"]["heldout"]
+    assert (whose["run"], whose["rows"], whose["file"]) == (
+        "sft", 3, (moved / "heldout_conversations.jsonl").as_posix(),
+    )  # fmt: skip
+    assert whose["source"] == (project / "data" / "chats.json").as_posix()
+
+
 def test_an_interrupted_run_is_not_continued_by_accident(settings, sft_run, tmp_path):
     shutil.copytree(sft_run, tmp_path / "sft")
     record = read_json(tmp_path / "sft" / "run.json")
@@ -89,12 +120,10 @@ def test_an_interrupted_run_is_not_continued_by_accident(settings, sft_run, tmp_
 def test_the_loss_is_the_preference_loss_and_the_weighted_loss_of_chosen_answers(settings, weight):
     cfg = DPOConfig.build(settings | {"sft_loss_weight": weight})
     adapted = policy(cfg)
-    rows = load_data(cfg, adapted).train
-    plan = runner.first_plan(cfg, len(rows))
-    order = list(range(len(rows)))
-    built = build_trainer(cfg, adapted, rows, plan, order)
+    rows = read_rows(PAIRS, cfg, adapted.base, adapted.template).train
+    built, planned = build_trainer(cfg, adapted, rows)
     inputs = built._prepare_inputs(next(iter(built.get_train_dataloader())))
-    chosen = [(rows.prompt_ids[n], rows.chosen_ids[n]) for n in order[: cfg.batch_size]]
+    chosen = [(rows.prompt_ids[n], rows.chosen_ids[n]) for n in planned.order[: cfg.batch_size]]
     total, count = 0.0, 0
     for prompt, answer in chosen:
         logits = row_logits(adapted.peft, prompt + answer)
@@ -152,7 +181,7 @@ def test_the_reference_does_not_move_while_the_policy_trains(trainer):
     assert torch.equal(torch.cat(before), torch.cat(after))
 
 
-def test_a_checkpoint_without_adapter_gets_a_new_one(settings, sft_run, tmp_path):
+def test_a_checkpoint_without_adapter_gets_a_new_one(settings, sft_run, tmp_path, run_dpo):
     cfg = DPOConfig.build(
         {
             **settings,
@@ -167,5 +196,5 @@ def test_a_checkpoint_without_adapter_gets_a_new_one(settings, sft_run, tmp_path
         read_json(tmp_path / "dpo" / "adapter" / "adapter_config.json")["modules_to_save"] is None
     )
     loaded = load_model(tmp_path / "dpo")
-    rows = load_data(cfg, policy(cfg)).heldout
-    assert len(log_likelihoods(loaded, rows)) == 2
+    rows = read_rows(PAIRS, cfg, loaded, loaded.template).heldout
+    assert len(answer_likelihoods(loaded, rows)) == 2

@@ -5,11 +5,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.config.session import AnswersConfig
 from utils.config.sft import SFTConfig
 from utils.errors import CheckpointError, DataError
 from utils.files import folder_damage, read_json, read_lines
-from utils.finetuning.sft import first_prompts, run_sft
 from utils.model.checkpoints import load_model
+from utils.session.report import answers
 
 
 def test_the_summary_accounts_for_every_row(sft_run):
@@ -28,8 +29,17 @@ def test_the_summary_accounts_for_every_row(sft_run):
 
 def test_the_bad_row_is_written_down_with_its_place(sft_run):
     (bad,) = read_lines(sft_run / "bad_rows.jsonl")
-    assert bad["place"].endswith("chats.json row 65")
+    assert bad["place"].endswith("chats.json:65")
     assert bad["reason"].startswith("no answer to learn from")
+
+
+def test_a_session_asks_what_the_run_held_out(sft_run, tmp_path):
+    heldout = [row["messages"][0]["content"] for row in
+               read_lines(sft_run / "heldout_conversations.jsonl")]  # fmt: skip
+    values = {"model_paths": [sft_run], "output": tmp_path / "said.json", "max_new_tokens": 2}
+    answers.main(AnswersConfig.build(values))
+    asked = [entry["question"] for entry in read_json(tmp_path / "said.json")["sft"]]
+    assert asked == heldout
 
 
 def test_metrics_hold_the_plan_and_the_losses(sft_run):
@@ -62,7 +72,7 @@ def test_the_merged_model_is_tied_and_stops_at_the_chat_token(sft_run):
     assert folder_damage(sft_run / "adapter") is None
 
 
-def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path):
+def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path, run_sft):
     out = tmp_path / "sft"
     settings = {
         "model_path": sft_run / "final",
@@ -79,7 +89,7 @@ def test_a_second_run_moves_the_first_aside(project, sft_run, tmp_path):
     assert load_model(out).card["template"] == "instruct"
 
 
-def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path):
+def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path, run_sft):
     out = tmp_path / "sft"
     out.mkdir()
     (out / "precious.txt").write_text("keep me")
@@ -94,8 +104,3 @@ def test_nothing_is_moved_when_the_run_cannot_start(project, tmp_path):
     with pytest.raises(DataError, match=r"all rows are dropped \(1 too_long"):
         run_sft(SFTConfig.build({"model_path": base, "dataset_path": long, "output_dir": out}))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sft")] == ["sft"]
-
-
-def test_prompts_end_before_the_first_answer_and_come_once():
-    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
-    assert first_prompts([[user, answer, user, answer], [user, answer]]) == [[user]]

@@ -6,12 +6,11 @@ import torch
 from utils.errors import DataError
 from utils.generation import engine
 from utils.generation.engine import (
+    Stream,
     answer,
     answer_stream,
-    generate,
     generate_batch,
     stop_ids,
-    stream,
 )
 from utils.generation.sampling import Sampling
 
@@ -36,6 +35,13 @@ def oracle(loaded, prompt, max_new_tokens=48):
     )[0, len(prompt) :].tolist()
     stopped = ids[-1] in stop_ids(loaded)
     return (ids[:-1] if stopped else ids), stopped
+
+
+def generate(loaded, prompt, settings):
+    """Write one answer by itself."""
+    pieces = Stream(loaded, prompt, settings)
+    list(pieces)
+    return pieces.result
 
 
 def test_greedy_answers_equal_transformers_one_by_one_and_in_a_batch(loaded, prompts):
@@ -72,26 +78,19 @@ def test_sampled_answers_repeat_with_their_seed_also_in_a_batch(loaded, prompts)
 
 
 def test_a_stream_gives_the_text_in_pieces(loaded, prompts):
-    pieces = stream(loaded, prompts[3], SETTINGS)
+    pieces = Stream(loaded, prompts[3], SETTINGS)
     given = list(pieces)
     assert len(given) > 3
     assert "".join(given) == pieces.result.text
     assert pieces.result == generate(loaded, prompts[3], SETTINGS)
 
 
-def test_each_token_is_reported(loaded, prompts):
-    reported = []
-    result = generate(loaded, prompts[0], SETTINGS, on_token=reported.append)
-    assert reported == result.ids
-
-
 def test_an_answer_can_be_cancelled(loaded, prompts):
-    reported = []
-    result = generate(
-        loaded, prompts[3], SETTINGS, reported.append, should_stop=lambda: len(reported) >= 3
-    )
-    assert len(result.ids) == 3
-    assert not result.stopped
+    asked = []
+    pieces = Stream(loaded, prompts[3], SETTINGS, lambda: len(asked) > 3 or asked.append(1))
+    list(pieces)
+    assert len(pieces.result.ids) == 4
+    assert not pieces.result.stopped
 
 
 def test_a_stop_text_ends_the_answer(loaded, prompts):
@@ -102,7 +101,7 @@ def test_a_stop_text_ends_the_answer(loaded, prompts):
     assert result.text == whole[: whole.index(mark)]
 
 
-@pytest.mark.parametrize("call", [generate, stream])
+@pytest.mark.parametrize("call", [generate, Stream])
 def test_a_prompt_without_room_is_refused_with_the_numbers(loaded, call):
     with pytest.raises(DataError, match="100 tokens and 48 new ones exceed the context of 128"):
         call(loaded, [60] * 100, SETTINGS)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from utils.generation.engine import answer, generate
+from utils.generation.engine import answer, generate_batch
 from utils.generation.prompts import text_prompt
 from utils.generation.sampling import Sampling
 from utils.serving.api import create_app
@@ -47,7 +47,9 @@ def test_generate_answers_the_request_of_the_documents(ask, loaded):
 
 def test_generate_without_a_template_continues_the_text(ask, loaded):
     body = {"prompt": "def main", "max_new_tokens": 8, "template": "none"}
-    expected = generate(loaded, text_prompt(loaded, "def main"), Sampling(max_new_tokens=8))
+    expected = generate_batch(
+        loaded, [text_prompt(loaded, "def main")], Sampling(max_new_tokens=8)
+    )[0]
     response = ask("POST", "/generate", json=body).json()
     assert (response["response"], response["template"]) == (expected.text, "none")
 
@@ -183,7 +185,9 @@ def test_a_base_model_continues_text_and_refuses_to_chat(ask, loaded, cfg):
     assert response.status_code == 400 and "base model" in response.text
     body = {"prompt": "def main", "max_new_tokens": 8}
     reply = ask("POST", "/generate", app=app, json=body).json()
-    expected = generate(loaded, text_prompt(loaded, "def main"), Sampling(max_new_tokens=8))
+    expected = generate_batch(
+        loaded, [text_prompt(loaded, "def main")], Sampling(max_new_tokens=8)
+    )[0]
     assert (reply["response"], reply["template"]) == (expected.text, "none")
 
 

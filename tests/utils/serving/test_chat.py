@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from utils.config.serve import ServeConfig
-from utils.generation.engine import answer, generate
+from utils.generation.engine import answer, generate_batch
 from utils.generation.prompts import text_prompt
 from utils.generation.sampling import Sampling
 from utils.serving.chat import Chat
@@ -96,5 +96,5 @@ def test_a_base_model_continues_each_line(loaded, monkeypatch, capsys):
     base = replace(loaded, card={**loaded.card, "template": None})
     monkeypatch.setattr("sys.stdin", io.StringIO("def main\ndef main\n"))
     Chat(base, ServeConfig(max_new_tokens=6)).run()
-    text = generate(base, text_prompt(base, "def main"), Sampling(max_new_tokens=6)).text
+    text = generate_batch(base, [text_prompt(base, "def main")], Sampling(max_new_tokens=6))[0].text
     assert capsys.readouterr().out == f"{text}\n{text}\n"

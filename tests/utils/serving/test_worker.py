@@ -4,7 +4,7 @@ import time
 import pytest
 
 from utils.errors import DataError
-from utils.generation.engine import stream
+from utils.generation.engine import Stream
 from utils.generation.sampling import Sampling
 from utils.serving.worker import MAX_WAITING, BusyError, Worker
 
@@ -19,13 +19,13 @@ def slow(loaded, seconds=5.0):
             time.sleep(seconds / 100)
             return should_stop()
 
-        return stream(loaded, [60, 61], ENDLESS, slowly)
+        return Stream(loaded, [60, 61], ENDLESS, slowly)
 
     return make
 
 
 def quick(loaded):
-    return lambda should_stop: stream(loaded, [60, 61], Sampling(max_new_tokens=4), should_stop)
+    return lambda should_stop: Stream(loaded, [60, 61], Sampling(max_new_tokens=4), should_stop)
 
 
 def test_a_cancelled_answer_makes_room_for_the_next(loaded):
@@ -83,7 +83,7 @@ def test_an_answer_is_cut_off_when_its_time_is_over(loaded):
 def test_a_prompt_that_cannot_be_answered_is_told_before_the_first_piece(loaded):
     async def scene():
         worker = Worker(timeout_s=30)
-        job = worker.submit(lambda stop: stream(loaded, [60] * 100, ENDLESS, stop))
+        job = worker.submit(lambda stop: Stream(loaded, [60] * 100, ENDLESS, stop))
         with pytest.raises(DataError, match="exceed the context"):
             await job.begin()
         worker.close()

@@ -8,9 +8,10 @@ from typing import Any
 
 import psutil
 
+from utils.chat.heldout_files import CONVERSATIONS, find_heldout
+from utils.chat.rows import read_questions
 from utils.config.session import AnswersConfig
-from utils.errors import DataError
-from utils.files import read_json, write_json
+from utils.files import write_json
 from utils.stage import run_stage
 
 log = logging.getLogger(__name__)
@@ -22,36 +23,23 @@ def questions(path: Path, count: int) -> list[str]:
     Raises:
         DataError: the file is missing or holds no conversations.
     """
-    rows = read_json(path)
-    asked = [text for row in rows if (text := _question(row))] if isinstance(rows, list) else []
-    if not asked:
-        raise DataError(f"{path} holds no questions: expected rows with a prompt or messages")
-    unique = list(dict.fromkeys(asked))
+    unique = list(dict.fromkeys(read_questions(path)))
     stride = max(len(unique) // count, 1)
     return unique[::stride][:count]
-
-
-def _question(row: Any) -> str:
-    if not isinstance(row, dict):
-        return ""
-    if isinstance(row.get("prompt"), str):
-        return row["prompt"]
-    turns = row.get("messages") or []
-    return next((turn["content"] for turn in turns if turn.get("role") == "user"), "")
 
 
 def main(cfg: AnswersConfig) -> None:
     """Write {run name: [{question, answer, stopped}]} as JSON."""
     started = psutil.Process().create_time()
-    asked = questions(cfg.heldout_path, cfg.num_questions)
-
     from utils.generation.engine import answer
     from utils.generation.sampling import Sampling
     from utils.model.checkpoints import best_device, load_model
 
     models = {path.name: load_model(path, device=best_device(cfg.cpu)) for path in cfg.model_paths}
+    last = list(models.values())[-1]
+    path = cfg.heldout_path or find_heldout(CONVERSATIONS, last.folder, last.card)[0]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
-    for question in asked:
+    for question in questions(path, cfg.num_questions):
         if cfg.max_minutes and time.time() - started > 60 * cfg.max_minutes:
             log.warning("no time left for further sample answers")
             break

@@ -100,11 +100,6 @@ class StageContext:
         return found[0]
 
 
-def heldout_of(dataset: Path) -> Path:
-    """Return where the held-out part of a training set lies."""
-    return dataset.with_name(f"{dataset.stem}_heldout{dataset.suffix}")
-
-
 def stage_command(stage: str, context: StageContext, minutes: float | None) -> list[str]:
     """Return the command line of a stage that has `minutes` for itself (None: no box)."""
     script = SCRIPTS.get(stage)
@@ -165,8 +160,6 @@ def _evaluate(context: StageContext) -> list[str]:
     own = {
         "model_path": context.model_path,
         "corpus_dir": context.corpus_dir,
-        "sft_heldout_path": _existing(context, heldout_of(context.sft_dataset)),
-        "dpo_heldout_path": _existing(context, heldout_of(context.dpo_dataset)),
         "data_dir": _eval_data_dir(cfg),
         "run_name": context.folder.name,
         "seed": cfg.seed,
@@ -174,18 +167,10 @@ def _evaluate(context: StageContext) -> list[str]:
     return _config("evaluate.json") + to_flags(own)
 
 
-def _existing(context: StageContext, path: Path) -> Path | None:
-    """Return `path` when it is there; without it stage 05 says what was not measured."""
-    return path if (context.cfg.work_dir / path).is_file() else None
-
-
 def _answers(context: StageContext) -> list[str]:
-    dataset = context.sft_dataset
-    heldout = heldout_of(context.cfg.work_dir / dataset)
     trained = [s for s in ("sft", "dpo") if s in context.cfg.stages]
     own = {
         "model_paths": [Path("checkpoints") / stage for stage in trained],
-        "heldout_path": heldout.absolute() if heldout.is_file() else dataset,
         "output": context.folder / "answers.json",
     }
     return to_flags(own)

@@ -20,9 +20,19 @@ def test_questions_are_spread_over_the_file_and_asked_once(tmp_path):
     assert questions(write(tmp_path, rows[-1:]), 3) == ["last"]
 
 
+def test_questions_are_found_in_every_layout_that_is_trained_on(tmp_path):
+    rows = [
+        {"instruction": "Add them.", "input": "1 and 2", "output": "3"},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "a"}]},
+        {"question": "What is 1 plus 2?", "answer": "3"},
+    ]
+    asked = ["Add them.\n\n1 and 2", "Hi", "What is 1 plus 2?"]
+    assert questions(write(tmp_path, rows), 3) == asked
+
+
 @pytest.mark.parametrize("rows", [[], {}, [{"text": "x"}], ["x"]])
 def test_a_file_without_questions_is_refused(tmp_path, rows):
-    with pytest.raises(DataError, match="holds no questions"):
+    with pytest.raises(DataError, match="holds no usable row"):
         questions(write(tmp_path, rows), 3)
 
 

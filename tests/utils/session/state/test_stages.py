@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import CheckpointError
-from utils.session.state.stages import StageContext, heldout_of, stage_command
+from utils.session.state.stages import StageContext, stage_command
 
 
 def context(bench, **values):
@@ -20,7 +20,6 @@ def test_the_users_own_data_set_is_used_instead_of_the_practice_set(bench):
     own = bench.folder / "mine.json"
     assert context(bench, sft_dataset=own).sft_dataset == own
     assert context(bench).sft_dataset == bench.folder / "run" / "data" / "sft_dataset.json"
-    assert heldout_of(Path("a/b.json")) == Path("a/b_heldout.json")
 
 
 def test_an_evaluation_takes_the_newest_kind_of_model_or_says_what_to_train(bench):
