@@ -80,7 +80,7 @@ def gpu_rows() -> list[Row]:
     rows = []
     for number, line in enumerate(lines.splitlines()):
         name, load, used, total, heat, power = (part.strip() for part in line.split(","))
-        text = f"{name}: {load} % busy, {used} of {total} MiB, {heat} C, {power} W"
+        text = f"{name}: {load}% busy, {used} of {total} MiB, {heat} C, {power} W"
         rows.append(Row(f"GPU {number}", text))
     return rows or [Row("GPU", "none that nvidia-smi shows")]
 
@@ -89,7 +89,7 @@ def cpu_row() -> Row:
     """Return the processor's load."""
     busy = psutil.cpu_percent(interval=CPU_SAMPLE_S)
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
-    return Row("CPU", f"{busy:.0f} % busy, {usable_cores()} cores, load {load}")
+    return Row("CPU", f"{busy:.0f}% busy, {usable_cores()} cores, load {load}")
 
 
 def memory_row() -> Row:

@@ -109,7 +109,7 @@ def resume_session(session: Session, tools: Tools = REAL) -> None:
     if left <= 0:
         raise BudgetError(
             f"session {session.folder.name} has used up its {session.summary['minutes_budget']:g} "
-            "min: start a new one, with SESSION_MINUTES= for a larger box"
+            "min: start a new one, with SESSION_MINUTES= for a larger time box"
         )
     display = Display()
     box = "" if session.box_s is None else f" with {left / 60:.1f} min left"

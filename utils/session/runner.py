@@ -183,7 +183,7 @@ class Runner:
         entry = self.session.stage(stage)
         if result.stopped_by == "deadline":
             entry["status"] = "failed"
-            raise BudgetError(f"{where} ran past the end of the box and was stopped")
+            raise BudgetError(f"{where} ran past the end of the time box and was stopped")
         if result.exit_code and (stop_request or result.exit_code == EXIT_INTERRUPTED):
             entry["status"] = "interrupted"
             raise Interrupted(f"session interrupted in {stage}: saved; go on with make resume")

@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.data.tokens.shards import read_dataset
 from utils.files import read_lines
-from utils.log import duration, progress
+from utils.log import progress
 from utils.machine.energy import EnergyMeter, memory_bytes, peak_memory_bytes
 from utils.machine.matmul_speed import device_peak
 from utils.model.sizing import count_parameters, flops_per_token
@@ -19,6 +19,7 @@ from utils.training.records.page import write_page
 from utils.training.run import Run, global_rows
 from utils.training.samples import is_sample_step, sample_texts
 from utils.training.trainer import Trainer
+from utils.words import duration
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Report:
         ]
         if trainer.box is not None:
             left_s = max(0.0, trainer.box.budget_s - trainer.clock.elapsed_s())
-            parts.append(f"box {duration(left_s)} left")
+            parts.append(f"time box: {duration(left_s)} left")
         return ", ".join(part for part in parts if part)
 
     def _held_out(self) -> str:

@@ -7,6 +7,7 @@ from utils.errors import LumiError
 from utils.files import is_moved_aside, read_json
 from utils.machine.facts import find_compiler
 from utils.session.state.folder import list_sessions
+from utils.words import size
 
 LITTLE_DISK = 5_000_000_000
 """Bytes below which a run may not fit: corpus, shards and some checkpoints of a small model."""
@@ -28,7 +29,7 @@ def _machine(work_dir: Path) -> list[Finding]:
     found = []
     free = free_bytes(work_dir.absolute())
     if free < LITTLE_DISK:
-        found.append((f"only {free / 1e9:.1f} GB of disk free", "make clean-data, or free some"))
+        found.append((f"only {size(free)} of disk free", "make clean-data, or free some"))
     if find_compiler() is None:
         found.append(("no C compiler: training is slower without it", "install gcc or clang"))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from utils.errors import CheckpointError, DataError, LumiError
 from utils.files import MANIFEST, read_json
 from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.words import count, number, percent
 
 KEYS = {
     "pretrain": ("parameters", "tokens", "val_bpb"),
@@ -137,7 +138,7 @@ def _corpus_line(folder: Path) -> str:
     train = manifest["splits"]["train"]
     return (
         f"{train['documents']:,} documents, {count(train['tokens'])} tokens, "
-        f"{manifest['vocab_size']:,} pieces"
+        f"vocabulary of {manifest['vocab_size']:,}"
     )
 
 
@@ -148,14 +149,14 @@ def _samples_line(folder: Path) -> str:
 
 def _pretrain_line(numbers: dict[str, Any]) -> str:
     return (
-        f"{numbers['parameters'] / 1e6:.1f}M parameters, {count(numbers['tokens'])} tokens, "
-        f"{numbers['val_bpb']:.3f} bits per byte{_against(numbers)}"
+        f"{count(numbers['parameters'])} parameters, {count(numbers['tokens'])} tokens, "
+        f"{number(numbers['val_bpb'])} bits per byte{_against(numbers)}"
     )
 
 
 def _against(numbers: dict[str, Any]) -> str:
     bigram = numbers.get("bigram_bpb")
-    return "" if bigram is None else f" (bigram table {bigram:.3f})"
+    return "" if bigram is None else f" (bigram table {number(bigram)})"
 
 
 def _sft_line(numbers: dict[str, Any]) -> str:
@@ -174,18 +175,3 @@ def _dpo_line(numbers: dict[str, Any]) -> str:
 
 
 _LINES = {"pretrain": _pretrain_line, "sft": _sft_line, "dpo": _dpo_line}
-
-
-def count(tokens: int) -> str:
-    """Return a number of tokens in words: 65k, 8.51M."""
-    return f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with `digits` decimals, or `-` for one that was not measured."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a share as a percentage, or `-` for one that was not measured."""
-    return "-" if value is None else f"{value:.1%}"

@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from utils.charts import STYLE_DIR, Series, line_chart, pair_chart
 from utils.files import read_json, read_lines
 from utils.session.report.evaluation import evaluation_view, shares_chart
-from utils.session.report.outcome import count, number, percent
 from utils.session.report.verdict import PRACTICE, last_stop_rate, next_command, verdict
 from utils.session.state.folder import Session
 from utils.session.state.stages import StageContext
+from utils.words import cell, count, number, percent
 
 TEMPLATE = "report.html.j2"
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
     tiles = []
     if pretrain:
         tiles += [
-            (f"{pretrain['parameters'] / 1e6:.1f}M", "parameters"),
+            (count(pretrain["parameters"]), "parameters"),
             (count(pretrain["tokens"]), "tokens read in pre-training"),
             (number(pretrain["val_bpb"]), "bits per byte on held-out text"),
         ]
@@ -104,7 +104,7 @@ def _model(session: Session) -> dict[str, str] | None:
     s = model["settings"]
     text = (
         f"{s['model_name']}: {s['n_layer']} layers of width {s['d_model']}, {s['n_head']} heads, "
-        f"{s['vocab_size']:,} pieces, {model['parameters'] / 1e6:.1f}M parameters, rows of "
+        f"vocabulary of {s['vocab_size']:,}, {count(model['parameters'])} parameters, rows of "
         f"{s['sequence_length']} tokens"
     )
     return {"text": text, "reason": model["reason"][:1].upper() + model["reason"][1:]}
@@ -211,14 +211,8 @@ def _architectures(path: Path) -> dict[str, Any] | None:
     columns = [key for key, value in rows[0].items() if not isinstance(value, (dict, list))]
     return {
         "columns": [column.replace("_", " ") for column in columns],
-        "rows": [[_cell(row.get(column)) for column in columns] for row in rows],
+        "rows": [[cell(row.get(column)) for column in columns] for row in rows],
     }
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _data_card(context: StageContext | None) -> str:
@@ -230,7 +224,7 @@ def _data_card(context: StageContext | None) -> str:
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     machine = {k: v for k, v in summary["machine"].items() if not isinstance(v, (list, dict))}
-    return [(k.replace("_", " "), _cell(v)) for k, v in {**machine, **summary["versions"]}.items()]
+    return [(k.replace("_", " "), cell(v)) for k, v in {**machine, **summary["versions"]}.items()]
 
 
 def _event_line(event: dict[str, Any]) -> str:

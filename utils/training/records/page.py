@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.charts import STYLE_DIR, Mark, Series, line_chart
 from utils.files import read_json, read_lines, write_atomic
-from utils.log import duration
 from utils.training.records.metrics import METRICS_FILE, RUN_FILE
+from utils.words import cell, count, duration, number, percent
 
 PAGE_FILE = "report.html"
 TEMPLATE = "page.html.j2"
@@ -77,8 +77,8 @@ def tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
     found = (
         ("parameters", "parameters", count),
         ("tokens", "tokens", count),
-        ("val_bpb", "bits per byte, held out", "{:.4f}".format),
-        ("tokens_per_s", "tokens/s" + (f", MFU {mfu:.0%}" if mfu else ""), "{:,.0f}".format),
+        ("val_bpb", "bits per byte, held out", lambda bpb: number(bpb, 4)),
+        ("tokens_per_s", "tokens/s" + (f", MFU {percent(mfu, 0)}" if mfu else ""), cell),
         ("seconds", "in all", duration),
     )
     return [(show(summary[key]), label) for key, label, show in found if summary.get(key)]
@@ -86,24 +86,7 @@ def tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the numbers of the run as (name, value), those that are not known yet left out."""
-    return [(name, cell(summary[key])) for key, name in SUMMARY.items() if key in summary]
-
-
-def cell(value: Any) -> str:
-    """Return a number of the summary as text."""
-    if value is None:
-        return "not known"
-    if isinstance(value, float):
-        return f"{value:,.5g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def count(number: float) -> str:
-    """Return a large number with three digits: 812k, 4.92M, 1.20B."""
-    for least, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= least:
-            return f"{number / least:.3g}{unit}"
-    return f"{number:.0f}"
+    return [(name, cell(summary[key], 5)) for key, name in SUMMARY.items() if key in summary]
 
 
 def events(records: Records) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from utils.errors import LumiError
-from utils.session.report.outcome import count, number, percent, read_outcome, run_numbers
+from utils.session.report.outcome import read_outcome, run_numbers
 from utils.session.state.stages import RESULTS_DIR, StageContext
 
 SUMMARY = {"heldout_loss_before": 3.0, "heldout_loss_after": 1.0, "stop_rate": None, "rows": 9}
@@ -30,12 +30,6 @@ def test_an_unfinished_run_is_no_result(tmp_path):
 def test_a_missing_number_is_named(tmp_path):
     with pytest.raises(LumiError, match="lacks first_loss, heldout_accuracy_before"):
         run_numbers(write_run(tmp_path), "dpo")
-
-
-def test_numbers_in_words():
-    assert (count(65_000), count(8_510_000)) == ("65k", "8.51M")
-    assert (number(1.23456), number(None)) == ("1.235", "-")
-    assert (percent(0.968), percent(None)) == ("96.8%", "-")
 
 
 def test_the_line_of_the_evaluation_says_whether_the_last_model_ends_its_answers(bench):
