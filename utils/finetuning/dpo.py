@@ -34,7 +34,6 @@ from utils.chat.rows import (
 from utils.config.dpo import DPOConfig
 from utils.errors import CheckpointError, PreflightError
 from utils.evaluation.likelihood import score_pairs
-from utils.files import read_json
 from utils.finetuning import training_loop as runner
 from utils.finetuning.contamination import (
     Screening,
@@ -55,7 +54,7 @@ from utils.finetuning.run_folder import AdapterRun, recorded_run
 from utils.finetuning.splits import MAX_HELDOUT, measured, read_split, require_rows
 from utils.finetuning.time_box import StepPlan, TimeBox
 from utils.model.checkpoints import LoadedModel
-from utils.training.records.metrics import RUN_FILE
+from utils.run_folder import RunFolder
 
 FIRST_LOSS = math.log(2)
 FIRST_LOSS_TOLERANCE = 1e-3
@@ -137,11 +136,9 @@ def require_finished(run: Path) -> None:
     Raises:
         CheckpointError: its run.json says that it was.
     """
-    if (run / RUN_FILE).is_file() and (status := read_json(run / RUN_FILE).get("status")) != (
-        "finished"
-    ):
+    if RunFolder.is_in(run) and not (found := RunFolder.read(run)).is_finished:
         raise CheckpointError(
-            f"{run} is {status}, not finished: run stage 03 again, or pass --model_path "
+            f"{run} is {found.status}, not finished: run stage 03 again, or pass --model_path "
             f"{run / ADAPTER} to take the adapter as it is"
         )
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from utils import words
+from utils.checkout import CHECKPOINTS
 from utils.config.machine import BackupConfig
 from utils.disk import free_bytes
 from utils.errors import BudgetError, DataError
@@ -86,7 +87,7 @@ def files_of(folders: list[Path]) -> list[Path]:
 def target_name(path: Path, cfg: BackupConfig) -> Path:
     """Return where a file goes: config/... or checkpoints/... whatever the folders are called."""
     if path.is_relative_to(cfg.checkpoints_dir):
-        return Path("checkpoints") / path.relative_to(cfg.checkpoints_dir)
+        return CHECKPOINTS / path.relative_to(cfg.checkpoints_dir)
     return Path("config") / path.relative_to(cfg.config_dir)
 
 

@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from utils.checkout import CHECKPOINTS, PROCESSED, RESULTS, SESSIONS
 from utils.config.machine import MonitorConfig
 from utils.disk import free_bytes
 from utils.errors import DataError
 from utils.files import read_json
 from utils.machine.facts import GB
 from utils.machine.limits import memory_bytes, output_of, usable_cores
+from utils.run_folder import METRICS_FILE
 from utils.stage import run_stage
 
 CPU_SAMPLE_S = 0.3
@@ -31,7 +33,7 @@ CPU_SAMPLE_S = 0.3
 TAIL_BYTES = 65_536
 """How much of a metrics file is read; a line is far shorter."""
 GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw"
-LOCK_PLACES = ("checkpoints", "data/processed", "sessions/runs", "evaluation/results")
+LOCK_PLACES = (CHECKPOINTS, PROCESSED, SESSIONS, RESULTS)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def stage_rows(root: Path) -> list[Row]:
             continue
         folder = lock.with_name(lock.name.removeprefix(".lock-"))
         text = f"{folder.relative_to(root).as_posix()}, {holder}"
-        last = last_metrics(folder / "metrics.jsonl")
+        last = last_metrics(folder / METRICS_FILE)
         rows.append(Row("running", f"{text}: {describe(last)}" if last else text))
     return rows or [Row("running", "no stage (no process holds a lock)")]
 

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import CONFIG
 from utils.config.base import read_config_file
 from utils.config.pretrain import PretrainConfig
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, ConfigError
 from utils.files import write_json
-from utils.machine.child_process import ROOT
 from utils.machine.probe import Speed, cpu_slowdown, measure_machine
 from utils.planning.model_choice import ModelPlan, choose_model, expect_model
 from utils.session.state.budget import (
@@ -137,7 +137,7 @@ def _full_size(path: Path, overrides: Mapping[str, Any], speed: Speed) -> ModelP
 
 
 def _size_config(size: str) -> Path:
-    path = Path(size) if size.endswith(".json") else ROOT / "config" / f"{size}.json"
+    path = Path(size) if size.endswith(".json") else CONFIG / f"{size}.json"
     if not path.is_file():
         raise ConfigError(f"model size {size!r}: no {path}: use nano, tiny, small or base")
     return path

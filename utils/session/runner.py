@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, Interrupted, LumiError
-from utils.files import move_aside, one_writer, read_json, read_lines
+from utils.files import move_aside, one_writer
 from utils.machine.child_process import ChildResult, run_child
 from utils.machine.probe import Speed, measure_machine
+from utils.run_folder import RunFolder, read_metrics
 from utils.session.plan import (
     SessionPlan,
     announce,
@@ -201,15 +202,16 @@ def continued_s(context: StageContext) -> float:
         LumiError: another living process trains there.
     """
     folder = context.cfg.work_dir / context.pretrain_dir
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    if record.get("status", "finished") == "finished":
+    if not RunFolder.is_in(folder):
         return 0.0
-    if not any(context.folder.name in str(part) for part in record.get("argv") or []):
+    run = RunFolder.read(folder)
+    if run.is_finished:
+        return 0.0
+    if not run.is_of(context.folder):
         with one_writer(folder):
             move_aside(folder)
         return 0.0
-    lines = [line for line in read_lines(folder / "metrics.jsonl") if isinstance(line, dict)]
-    return max((float(line.get("time_s", 0.0)) for line in lines), default=0.0)
+    return max((float(line.get("time_s", 0.0)) for line in read_metrics(folder)), default=0.0)
 
 
 def start_session(cfg: SessionConfig, tools: Tools = REAL) -> Session:

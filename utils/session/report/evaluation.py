@@ -3,8 +3,9 @@
 from typing import Any
 
 from utils.charts import Bar, interval_chart
+from utils.checkout import RESULTS
 from utils.files import read_lines
-from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.session.state.stages import StageContext
 from utils.words import cell
 
 NAMES = {
@@ -61,7 +62,7 @@ def _smoke(context: StageContext | None) -> list[dict[str, str]]:
     """Return the recorded smoke answers of the session's evaluation."""
     if context is None:
         return []
-    folder = context.cfg.work_dir / RESULTS_DIR / context.folder.name
+    folder = context.cfg.work_dir / RESULTS / context.folder.name
     found = []
     for record in read_lines(folder / "records" / "smoke.jsonl"):
         score = record.get("quality", {}).get("score")

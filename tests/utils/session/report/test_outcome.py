@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from utils.checkout import RESULTS
 from utils.errors import LumiError
-from utils.session.report.outcome import read_outcome, run_numbers
-from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.run_folder import RunFolder
+from utils.session.report.outcome import KEYS, read_outcome
+from utils.session.state.stages import StageContext
 
 SUMMARY = {"heldout_loss_before": 3.0, "heldout_loss_after": 1.0, "stop_rate": None, "rows": 9}
 
@@ -14,6 +16,10 @@ def write_run(folder, **record):
         json.dumps({"status": "finished", "summary": SUMMARY, **record})
     )
     return folder
+
+
+def run_numbers(folder, stage):
+    return RunFolder.read(folder).finished_numbers(KEYS[stage])
 
 
 def test_the_numbers_of_a_finished_run_are_taken_by_name(tmp_path):
@@ -34,7 +40,7 @@ def test_a_missing_number_is_named(tmp_path):
 
 def test_the_line_of_the_evaluation_says_whether_the_last_model_ends_its_answers(bench):
     context = StageContext(bench.config(), bench.folder / "run", {})
-    folder = bench.folder / RESULTS_DIR / "run"
+    folder = bench.folder / RESULTS / "run"
     folder.mkdir(parents=True)
     stops = {"stop_rate": {"value": 0.82}}
     measured = {"status": "ok", "measures": stops | {"empty_rate": {"value": 0.0}}}
