@@ -15,7 +15,6 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
 
 RANGES = Path(__file__).resolve().parent / "expected_ranges.json"
-RESULTS = Path("evaluation/results")
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +31,7 @@ def newest_result() -> Path:
     Raises:
         DataError: there is none.
     """
+    from utils.checkout import RESULTS
     from utils.errors import DataError
 
     found = sorted(

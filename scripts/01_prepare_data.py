@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from anywhere
 
+from utils.checkout import CONFIG
 from utils.config.prepare import PrepareConfig
 from utils.stage import run_stage, stop_request
 
 if TYPE_CHECKING:
     from utils.data.corpus.decontamination import ItemSet
-
-CONFIGS = Path(__file__).resolve().parents[1] / "config"
 
 log = logging.getLogger("prepare")
 
@@ -41,7 +40,7 @@ def main(cfg: PrepareConfig) -> Path:
 
     folder = prepare(cfg, partial(benchmark_items, cfg.eval_data_dir))
     log.info("read %s", folder / "DATA_CARD.md")
-    for line in corpus_advice(folder, CONFIGS):
+    for line in corpus_advice(folder, CONFIG):
         log.info("%s", line)
     sys.stdout.write(f"{folder}\n")
     return folder

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from utils.words import count
+
 WIDTH, HEIGHT = 640, 280
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
 MAX_POINTS = 400
@@ -68,14 +70,14 @@ def line_chart(
     frame = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     body = [*_axes(frame, x_ticks, y_ticks), *_labels(x_label, y_label), *_marks(frame, marks)]
     if most > top:
-        said = f"up to {short(most)} at the start"
+        said = f"up to {count(most, 4)} at the start"
         body.append(_text(WIDTH - RIGHT, TOP + 26, said, "end"))
     for number, one in enumerate(series):
         body += _line(frame, one, number)
     last = "; ".join(
         f"{s.name}: from {s.points[0][1]:.4g} to {s.points[-1][1]:.4g}" for s in series
     )
-    marked = "".join(f" {mark.name} at {short(mark.x)}." for mark in marks)
+    marked = "".join(f" {mark.name} at {count(mark.x, 4)}." for mark in marks)
     return _svg(title, f"{y_label} over {x_label}. {last}.{marked}", body + _legend(series), HEIGHT)
 
 
@@ -88,7 +90,7 @@ def interval_chart(title: str, bars: Sequence[Bar], low: float, high: float) -> 
     for tick in ticks(low, high):
         x = frame.x(tick)
         body.append(_rule(x, TOP, x, frame.height - BOTTOM, "grid"))
-        body.append(_text(x, frame.height - BOTTOM + 18, short(tick), "middle"))
+        body.append(_text(x, frame.height - BOTTOM + 18, count(tick, 4), "middle"))
     for number, bar in enumerate(bars):
         y = TOP + ROW * (number + 0.5)
         body.append(_text(frame.left - 12, y + 4, bar.name, "end"))
@@ -116,7 +118,7 @@ def pair_chart(title: str, unit: str, rows: Sequence[tuple[str, float, float]]) 
             body.append(f'<rect class="bar {style}" {place} rx="2"/>')
     for tick in ticks(0, most):
         if tick <= most:
-            body.append(_text(frame.x(tick), frame.height - BOTTOM + 18, short(tick), "middle"))
+            body.append(_text(frame.x(tick), frame.height - BOTTOM + 18, count(tick, 4), "middle"))
     body += _legend([Series("used", ()), Series("planned", ())])
     said = "; ".join(f"{name}: planned {p:.1f}, used {u:.1f}" for name, p, u in rows)
     return _svg(title, f"{unit}. {said}.", body, int(frame.height))
@@ -130,11 +132,11 @@ def _top(points: Sequence[Point]) -> float:
     return later if most > STEEP * later > 0 else most
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about `count` round numbers that cover `low` to `high`."""
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Return about `wanted` round numbers that cover `low` to `high`."""
     if not high > low:
         high, low = low + max(abs(low) * 0.1, 1e-9), low - max(abs(low) * 0.1, 1e-9)
-    raw = (high - low) / count
+    raw = (high - low) / wanted
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -148,14 +150,6 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
         return good
     stride = math.ceil(len(good) / limit)
     return good[::stride] + ([good[-1]] if (len(good) - 1) % stride else [])
-
-
-def short(value: float) -> str:
-    """Return a tick's label: 0.003, 1.5, 250, 12k, 3M."""
-    for limit, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / (1e3 if name == 'k' else limit):.4g}{name}"
-    return f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -183,9 +177,9 @@ def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> 
     for tick in y_ticks:
         y = frame.y(tick)
         parts.append(_rule(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        parts.append(_text(LEFT - 8, y + 4, short(tick), "end"))
+        parts.append(_text(LEFT - 8, y + 4, count(tick, 4), "end"))
     for tick in x_ticks:
-        parts.append(_text(frame.x(tick), HEIGHT - BOTTOM + 18, short(tick), "middle"))
+        parts.append(_text(frame.x(tick), HEIGHT - BOTTOM + 18, count(tick, 4), "middle"))
     return parts
 
 

@@ -5,7 +5,6 @@ Knows nothing about what is logged: metrics files and plots belong to
 """
 
 import logging
-import math
 import os
 import sys
 import time
@@ -23,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from utils.words import duration
+
 PLAIN_INTERVAL_S = 15.0
 """Seconds between two progress lines where stderr is no terminal."""
 MARK_INTERVAL_S = 5.0
@@ -31,9 +32,6 @@ REFRESH_S = 0.2
 """Seconds between two notes on a terminal."""
 Note = str | Callable[[], str]
 """What is shown beside the progress; a function is called only when it is shown."""
-
-UNITS = ((172_800, 86_400, "d"), (5400, 3600, "h"), (90, 60, "min"), (-math.inf, 1, "s"))
-"""(seconds from which, seconds of one, name) of the units of time."""
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +53,6 @@ def setup_logging(level: str = "INFO") -> None:
     noisy_ones = "httpx httpx2 httpcore httpcore2 urllib3 filelock fsspec datasets asyncio"
     for noisy in noisy_ones.split():
         logging.getLogger(noisy).setLevel("WARNING")
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as text with two digits: 45 s, 4.2 min, 3.1 h, 12 d."""
-    length, unit = next((size, name) for least, size, name in UNITS if seconds >= least)
-    value = round(seconds / length, 1)
-    return f"{value:.2g} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 @dataclass
@@ -140,7 +131,7 @@ def progress(
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -38,7 +38,7 @@ def result_file(tmp_path):
 def test_a_result_is_judged_with_the_sources(assess, result_file):
     done = assess(str(result_file))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no skill (majority class is 62.17 %)" in done.stdout
+    assert "no skill (majority class is 62.17%)" in done.stdout
     assert "Pythia-14m 38.0" in done.stdout
     assert "not run" in done.stdout
 

@@ -4,18 +4,13 @@ import logging
 import subprocess
 import sys
 
-from utils.log import Task, duration, progress
+from utils.log import Task, progress
 
 
 def test_a_line_tells_share_and_time_left():
     task = Task("reading", total=200)
     task.advance(50)
     assert task.line("3 MB/s").startswith("reading 25% (50 of 200), 0 s, about 0 s left, 3 MB/s")
-
-
-def test_durations_have_two_digits():
-    words = [duration(s) for s in (0, 1e-5, 4.56, 45, 250, 5000, 9000, 1e6, 1e8)]
-    assert words == ["0 s", "0 s", "4.6 s", "45 s", "4.2 min", "83 min", "2.5 h", "12 d", "1,157 d"]
 
 
 def test_what_was_done_before_counts_for_the_share_only(monkeypatch):

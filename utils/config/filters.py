@@ -5,11 +5,12 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from utils.checkout import CONFIG
 from utils.config.base import StageConfig
 from utils.config.kinds import FileOnly
 from utils.errors import ConfigError
 
-PROFILES = Path(__file__).resolve().parents[2] / "config" / "filters"
+PROFILES = CONFIG / "filters"
 Measure = Literal[
     "words", "mean_word_length", "hashes_per_word", "ellipses_per_word", "words_with_letter",
     "stop_words", "bullet_lines", "ellipsis_lines", "duplicate_lines",

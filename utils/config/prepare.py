@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from utils.checkout import PROCESSED
 from utils.config.base import Section, StageConfig
 from utils.config.kinds import CommandLine, FileOnly, Indirect, Manner, OutputFolder, Shaping
 
@@ -158,7 +159,7 @@ class PrepareConfig(StageConfig):
     @property
     def folder(self) -> Path:
         """Folder of the result."""
-        return self.output_dir or Path("data/processed") / self.name
+        return self.output_dir or PROCESSED / self.name
 
 
 class SampleConfig(StageConfig):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import DataError
-from utils.evaluation.report import number, percent
+from utils.evaluation.report import number
 from utils.files import read_json
+from utils.words import percent
 
 FORMAT = 1
 SHARES = ("accuracy", "stop_rate")
@@ -118,7 +119,7 @@ def _baseline(result: Any, entry: Any, estimate: Any, show: Any) -> tuple[str, s
     baseline = _limit(result, entry["baseline"])
     what = entry["baseline"].split(".")[1].replace("_", " ").replace("class", "class is")
     low, _ = _bounds(estimate)
-    name = f"{what} {100 * baseline:.2f} %"
+    name = f"{what} {percent(baseline, 2)}"
     if low > baseline:
         return f"above {show(baseline)}", f"skill: better than {name}"
     return f"above {show(baseline)}", f"no skill ({name})"

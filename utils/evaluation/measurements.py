@@ -13,6 +13,7 @@ from utils.chat.rows import (
     read_conversations,
     read_preferences,
 )
+from utils.checkout import PROCESSED, prepared_folders
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import DataError, LumiError
 from utils.evaluation.benchmark_files import BOOLQ, LAMBADA, WIKITEXT, Benchmark, benchmark_rows
@@ -31,12 +32,11 @@ from utils.evaluation.preferences import answer_likelihoods, preference_accuracy
 from utils.evaluation.smoke import one_of_each, read_prompts, run_smoke
 from utils.evaluation.statistics import skill
 from utils.evaluation.wikitext import evaluate_wikitext
-from utils.files import read_json
+from utils.files import MANIFEST, read_json
 from utils.model.checkpoints import LoadedModel
 
 FAST_WIKITEXT_TOKENS = 20_000
 FAST_HELDOUT_TOKENS = 50_000
-PROCESSED = Path("data/processed")
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +107,16 @@ def fitting_corpus(loaded: LoadedModel, root: Path = PROCESSED) -> Path:
         DataError: there is none.
     """
     wanted, name = loaded.card.get("tokenizer_sha256"), loaded.card.get("dataset")
-    manifests = [path for path in root.glob("*/manifest.json") if wanted is not None]
-    fitting = [path for path in manifests if read_json(path).get("tokenizer_sha256") == wanted]
+    folders = prepared_folders(root) if wanted is not None else []
+    fitting = [
+        path for path in folders if read_json(path / MANIFEST).get("tokenizer_sha256") == wanted
+    ]
     if not fitting:
         raise DataError(
             f"no prepared folder in {root} has the tokenizer of {loaded.folder}: "
             "pass the one it was trained on as --corpus_dir"
         )
-    return max(fitting, key=lambda path: (path.parent.name == name, path.stat().st_mtime)).parent
+    return next((path for path in fitting if path.name == name), fitting[0])
 
 
 def _benchmark(

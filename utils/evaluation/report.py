@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from utils import words
 from utils.evaluation.answer_form import PARTS as QUALITY_PARTS
+from utils.words import TOO_LARGE, percent
 
 Measures = Mapping[str, Any]
 ORDER = ("heldout", "wikitext", "lambada", "boolq", "conversations", "preferences", "smoke")
@@ -26,29 +28,20 @@ MEANINGS = {
     "held-out conversations; stop rate is the share of greedy answers that end by themselves "
     "within 128 tokens (or half of a context below 256). Neither says that an answer is right.",
     "preferences": "Share of held-out pairs whose chosen answer is likelier than the rejected one "
-    "(sums of log-probabilities, no reference model; chance is 50 %). It says which of two given "
+    "(sums of log-probabilities, no reference model; chance is 50%). It says which of two given "
     "answers the model prefers, not that it would write good ones.",
     "smoke": "Greedy answers to short prompts. The quality score looks at form only: it is no "
     "measure of truth, and fluent nonsense can score high.",
 }
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number for people: 4 significant digits from 100 up, else `digits` decimals."""
-    if value is None:
-        return "too large to show"
-    if abs(value) >= 1e6:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{0 if value >= 100 else digits}f}"
-
-
-def percent(value: float) -> str:
-    """Return a share as a percentage."""
-    return f"{100 * value:.1f} %"
+def number(value: float | None, decimals: int = 3) -> str:
+    """Return a measured number in words; a result holds None for one beyond all floats."""
+    return TOO_LARGE if value is None else words.number(value, decimals)
 
 
 def with_interval(estimate: Measures, show: Callable[[Any], str] = number) -> str:
-    """Return `value (low to high)`, the 95 % interval."""
+    """Return `value (low to high)`, the 95% interval."""
     return f"{show(estimate['value'])} ({show(estimate['low'])} to {show(estimate['high'])})"
 
 
@@ -108,7 +101,7 @@ def _preferences(measures: Measures) -> list[tuple[str, str, str]]:
     count = f"{measures['accuracy']['count']:,} of {measures['rows']:,} pairs"
     return [
         ("accuracy", with_interval(measures["accuracy"], percent), count),
-        ("verdict", measures["skill"], "chance is 50 %"),
+        ("verdict", measures["skill"], "chance is 50%"),
     ]
 
 
@@ -182,7 +175,7 @@ def _head(result: Measures) -> str:
 
 
 def _overview(result: Measures) -> str:
-    lines = ["## Results", "", "Brackets hold 95 % intervals.", ""]
+    lines = ["## Results", "", "Brackets hold 95% intervals.", ""]
     lines += ["| part | measure | value | samples |", "|---|---|---|---|"]
     for name in ORDER:
         entry = result["results"].get(name)

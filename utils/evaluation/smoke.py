@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from utils.checkout import ROOT
 from utils.errors import DataError
 from utils.evaluation.answer_form import SmokePrompt, quality
 from utils.evaluation.likelihood import Check
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from utils.generation.engine import Generated
     from utils.generation.sampling import Sampling
 
-PROMPTS_FILE = Path(__file__).resolve().parents[2] / "evaluation" / "smoke_prompts.json"
+PROMPTS_FILE = ROOT / "evaluation" / "smoke_prompts.json"
 PROMPTS_AT_ONCE = 8
 
 

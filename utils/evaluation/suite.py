@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from utils.checkout import RESULTS
 from utils.config.evaluate import EvaluateConfig
 from utils.errors import ConfigError, Interrupted, LumiError
 from utils.evaluation.measurements import Context, Measurement
@@ -29,7 +30,6 @@ from utils.model.checkpoints import LoadedModel
 
 FORMAT = 1
 RESULTS_FILE, REPORT_FILE, RECORDS_DIR = "evaluation_results.json", "report.md", "records"
-RESULTS_ROOT = Path("evaluation/results")
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy")
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def check_paths(cfg: EvaluateConfig) -> None:
 def named_folder(cfg: EvaluateConfig) -> Path | None:
     """Return the result folder that the settings name; an earlier result in it is moved aside."""
     if cfg.run_name is not None:
-        return (cfg.output_dir or RESULTS_ROOT) / cfg.run_name
+        return (cfg.output_dir or RESULTS) / cfg.run_name
     return cfg.output_dir
 
 
@@ -147,10 +147,10 @@ def result_folder(cfg: EvaluateConfig, model: Path) -> Path:
     if (named := named_folder(cfg)) is not None:
         return named.resolve()
     name = f"{model_label(model)}-{datetime.now():%Y%m%d-%H%M%S}"
-    target, count = RESULTS_ROOT / name, 1
+    target, count = RESULTS / name, 1
     while target.exists():
         count += 1
-        target = RESULTS_ROOT / f"{name}-{count}"
+        target = RESULTS / f"{name}-{count}"
     return target
 
 

@@ -29,7 +29,6 @@ from utils.evaluation.preferences import (
     answer_likelihoods,
     preference_accuracy,
 )
-from utils.files import read_json
 from utils.finetuning.lora import (
     ADAPTER,
     AdaptedModel,
@@ -47,7 +46,7 @@ from utils.finetuning.training_loop import (
     trainer_settings,
 )
 from utils.model.checkpoints import LoadedModel
-from utils.training.records.metrics import RUN_FILE
+from utils.run_folder import RunFolder
 
 FIRST_LOSS = math.log(2)
 FIRST_LOSS_TOLERANCE = 1e-3
@@ -90,11 +89,9 @@ def require_finished(run: Path) -> None:
     Raises:
         CheckpointError: its run.json says that it was.
     """
-    if (run / RUN_FILE).is_file() and (status := read_json(run / RUN_FILE).get("status")) != (
-        "finished"
-    ):
+    if RunFolder.is_in(run) and not (found := RunFolder.read(run)).is_finished:
         raise CheckpointError(
-            f"{run} is {status}, not finished: run stage 03 again, or pass --model_path "
+            f"{run} is {found.status}, not finished: run stage 03 again, or pass --model_path "
             f"{run / ADAPTER} to take the adapter as it is"
         )
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.checkout import ROOT
 from utils.stage import stop_request
 
-ROOT = Path(__file__).resolve().parents[2]
 """The checkout: scripts/, utils/ and config/ are below it."""
 POLL_S = 0.2
 GRACE_S = 60.0

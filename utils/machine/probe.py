@@ -13,8 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from utils.checkout import ROOT
 from utils.errors import LumiError
-from utils.machine.child_process import ROOT, child_environment
+from utils.machine.child_process import child_environment
 from utils.machine.facts import describe_machine
 from utils.machine.matmul_speed import gemm_rate
 

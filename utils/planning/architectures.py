@@ -8,7 +8,6 @@ python -m utils.planning.architectures [--measure] [--output_path FILE]
 import json
 import logging
 import sys
-from typing import Any
 
 from utils.config.machine import ArchitecturesConfig
 from utils.errors import LumiError
@@ -17,10 +16,10 @@ from utils.machine.facts import GB, describe_machine
 from utils.model.sizing import checkpoint_bytes, count_parameters, flops_per_token
 from utils.planning.known_models import KNOWN_MODELS, KnownModel, nearest_known
 from utils.planning.sizes import Size, all_sizes, step_bytes
+from utils.planning.table import TOKENS_PER_PARAMETER, Record, table
 from utils.stage import run_stage
+from utils.words import count
 
-TOKENS_PER_PARAMETER = 20
-"""Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
 COLUMNS = (
     ("model", "model"),
     ("shape", "shape"),
@@ -54,7 +53,6 @@ FAILED = "failed"
 """Beginning of the note of a measurement that broke off."""
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 
 
 def main(cfg: ArchitecturesConfig) -> None:
@@ -106,7 +104,7 @@ def compare(parameters: int) -> str:
     """Return how many times the size of the nearest published model this is."""
     known = nearest_known(parameters)
     ratio = parameters / known.parameters
-    return f"{ratio:.2f} x {known.name} ({known.parameters / 1e6:.1f}M)"
+    return f"{ratio:.2f} x {known.name} ({count(known.parameters)})"
 
 
 def describe_known(known: KnownModel) -> Record:
@@ -140,38 +138,6 @@ def _measure(cfg: ArchitecturesConfig, sizes: list[Size], records: list[Record])
         optimum_h = record["optimal_tokens"] / speed / 3600 if speed else None
         record["hours_to_optimum"] = round(optimum_h, 1) if optimum_h else None
         record["measured_with"] = found.note
-
-
-def table(records: list[Record], columns: tuple[tuple[str, str], ...]) -> str:
-    """Return aligned columns as text, numbers on the right."""
-    rows = [[title for _, title in columns]]
-    rows += [[cell(record.get(key)) for key, _ in columns] for record in records]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
-    right = [
-        all(isinstance(record.get(key), int | float | None) for record in records)
-        for key, _ in columns
-    ]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, right, strict=True)
-        padded = [
-            text.rjust(width) if number else text.ljust(width) for text, width, number in cells
-        ]
-        lines.append("  ".join(padded).rstrip() + "\n")
-    return "".join(lines)
-
-
-def cell(value: object) -> str:
-    """Return a value as the table shows it; large numbers in millions or billions."""
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        if value >= 1_000_000_000_000:
-            return f"{value / 1e12:,.1f}T"
-        if value >= 1_000_000_000:
-            return f"{value / 1e9:,.2f}B"
-        return f"{value / 1e6:,.1f}M" if value >= 1_000_000 else f"{value:,}"
-    return f"{value:,.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a small corpus is good for: pieces of a tokenizer, size of a model, passes over the text.
+"""Says what a small corpus is good for: size of a vocabulary and of a model, passes over the text.
 
 References: Muennighoff et al., Scaling Data-Constrained Language Models (2023): up to 4 passes are
 nearly as good as new text, beyond 16 little is left to learn.
@@ -16,6 +16,7 @@ from utils.planning.model_choice import (
     vocabulary_for,
 )
 from utils.planning.sizes import Size, standard_sizes
+from utils.words import count, size
 
 GOOD_PASSES = 4
 
@@ -35,8 +36,8 @@ def corpus_advice(folder: Path, config_dir: Path) -> list[str]:
     wanted = vocabulary_for(train["text_bytes"])
     if vocab_size > 2 * wanted:
         lines = [
-            f"{vocab_size:,} pieces are many for {train['text_bytes'] / 1e6:.3g} MB of text, most "
-            f"are too rare to be learned: prepare again with VOCAB_SIZE={wanted}"
+            f"a vocabulary of {vocab_size:,} is large for {size(train['text_bytes'])} of text, "
+            f"most tokens are too rare to be learned: prepare again with VOCAB_SIZE={wanted}"
         ]
         vocab_size = wanted
     return [*lines, _size(standard_sizes(config_dir), vocab_size, train["tokens"], folder)]
@@ -49,11 +50,10 @@ def _size(sizes: Sequence[Size], vocab_size: int, tokens: int, folder: Path) -> 
     }
     rich = [size for size in sizes if GOOD_PASSES * tokens >= enough_tokens(counts[size.name])]
     chosen = rich[-1] if rich else sizes[0]
-    amount = f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"
-    pieces = f" VOCAB_SIZE={vocab_size}" if vocab_size > chosen.model.vocab_size else ""
+    vocabulary = f" VOCAB_SIZE={vocab_size}" if vocab_size > chosen.model.vocab_size else ""
     return (
-        f"{amount} tokens suit {chosen.name} ({counts[chosen.name] / 1e6:.1f}M parameters); "
+        f"{count(tokens)} tokens suit {chosen.name} ({count(counts[chosen.name])} parameters); "
         f"{GOOD_PASSES} passes are nearly as good as new text, beyond {MAX_PASSES} little is "
-        f"learned: make pretrain-{chosen.name} DATA_DIR={folder}{pieces} "
+        f"learned: make pretrain-{chosen.name} DATA_DIR={folder}{vocabulary} "
         f"NUM_TRAIN_EPOCHS={GOOD_PASSES}"
     )

@@ -18,6 +18,7 @@ from utils.machine.facts import GB
 from utils.model.sizing import count_parameters
 from utils.planning.sizes import Size, largest_batch, read_size, standard_sizes, step_bytes
 from utils.stage import run_stage
+from utils.words import count
 
 
 def main(cfg: HardwareConfig) -> None:
@@ -72,7 +73,7 @@ def describe(size: Size) -> str:
     batch, steps = training.batch_size, training.gradient_accumulation_steps
     tokens = batch * steps * (training.max_length or training.sequence_length)
     return (
-        f"{Path(size.path)}: {count_parameters(size.model).total / 1e6:.1f}M parameters, "
+        f"{Path(size.path)}: {count(count_parameters(size.model).total)} parameters, "
         f"batch_size {batch} x gradient_accumulation_steps {steps} = {tokens:,} tokens a step, "
         f"about {step_bytes(size, batch, gpu=True) / GB:.1f} GB"
     )

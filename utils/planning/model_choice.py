@@ -20,6 +20,7 @@ from utils.config.model import ModelConfig
 from utils.config.pretrain import PretrainConfig
 from utils.machine.probe import Speed
 from utils.model.sizing import count_parameters, flops_per_token, memory_bytes
+from utils.words import count, duration
 
 TOKENS_PER_PARAMETER = 10
 TOKENS_PER_PARAMETER_TINY = 0.3
@@ -35,13 +36,13 @@ SHORT_RUN = {"vocab_size": 8192, "sequence_length": 256, "batch_size": 16,
              "gradient_accumulation_steps": 1}  # fmt: skip
 """The most that a short run takes of each."""
 BYTES_PER_TOKEN = 3.5
-"""Bytes of English per token with 8192 pieces, to guess a corpus's tokens before it is prepared."""
+"""Bytes of English per token of a vocabulary of 8192: guesses the tokens of an unread corpus."""
 SHAPE = frozenset({"n_layer", "d_model", "n_head", "num_key_value_heads", "d_ff"})
 """With one of these from the user only the smallest size is changed; the rest would contradict."""
 MEMORY_SHARE = 0.7
 """Of the free memory; the micro-batch shrinks to fit, so a size needs room for one row."""
 VOCABULARIES = ((2_000_000, 8192), (500_000, 4096), (150_000, 2048), (0, 1024))
-"""(bytes of corpus from which, pieces): a tokenizer cannot learn more pieces than the text has."""
+"""(bytes of corpus from which, vocabulary): no more can be learned than the text holds."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ def _plan(
 
 
 def vocabulary_for(corpus_bytes: float | None) -> int:
-    """Return the pieces that a corpus of this length (None: unknown) can fill in a short run."""
+    """Return the vocabulary that a corpus of so many bytes (None: unknown) fills in a short run."""
     if corpus_bytes is None:
         return SHORT_RUN["vocab_size"]
-    return next(pieces for least, pieces in VOCABULARIES if corpus_bytes >= least)
+    return next(most for least, most in VOCABULARIES if corpus_bytes >= least)
 
 
 def expect_model(
@@ -152,7 +153,7 @@ def _reason(
 ) -> str:
     ratio = chosen.tokens / chosen.parameters
     text = (
-        f"about {_count(chosen.tokens)} tokens in {train_s / 60:.3g} min of training "
+        f"about {count(chosen.tokens)} tokens in {duration(train_s)} of training "
         f"({chosen.tokens_per_s:,.0f} tokens/s expected), {ratio:.2g} per parameter"
     )
     if not fits:
@@ -167,8 +168,3 @@ def _reason(
             f"({_tokens_per_parameter(larger[0].parameters):g} are wanted) or not fit the memory"
         )
     return f"{text}; the largest size there is"
-
-
-def _count(tokens: int) -> str:
-    """Return a number of tokens in words: 65k, 8.5M."""
-    return f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"

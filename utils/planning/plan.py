@@ -11,25 +11,28 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from utils.config.machine import PlanConfig
 from utils.files import write_atomic
-from utils.log import duration
-from utils.machine.facts import GB, Machine, describe_machine
+from utils.machine.facts import Machine, describe_machine
 from utils.machine.matmul_speed import gemm_rate
-from utils.model.sizing import checkpoint_bytes, count_parameters, flops_per_token
-from utils.planning.architectures import TOKENS_PER_PARAMETER, cell, table
-from utils.planning.check_env import compute_line, machine_lines, memory_for_training
 from utils.planning.model_choice import UTILISATION
-from utils.planning.sizes import Size, largest_batch, read_size, standard_sizes, step_bytes
+from utils.planning.sizes import Size, read_size, standard_sizes
+from utils.planning.table import (
+    TOKENS_PER_PARAMETER,
+    Record,
+    cell,
+    compute_line,
+    fit,
+    machine_lines,
+    table,
+)
 from utils.planning.throughput import Throughput, measure_together
 from utils.stage import run_stage
+from utils.words import duration, percent
 
 BOXES = (("30 min", 1800), ("2 h", 7200), ("4 h", 14_400), ("24 h", 86_400), ("1 week", 604_800))
 """Times whose tokens are told, in seconds."""
-KEPT_BESIDE_STEPS = 3
-"""Checkpoints on the disk beside --save_total_limit: best, final, and the one being written."""
 GEMM_S = 1.0
 CPU_TOKENS = 1024
 """Tokens of a measured step on a CPU, one row at least: few, so that larger sizes get a turn."""
@@ -52,7 +55,6 @@ TIME_COLUMNS = (
 )
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 
 
 def main(cfg: PlanConfig) -> None:
@@ -73,31 +75,6 @@ def main(cfg: PlanConfig) -> None:
         sys.stdout.write(f"written: {cfg.output_path}\n")
 
 
-def fit(size: Size, machine: Machine) -> Record:
-    """Return what a size needs of memory and disk, and whether this machine has it."""
-    gpu, memory = machine.device == "cuda", memory_for_training(machine)
-    training = size.training
-    rows = largest_batch(size, memory, training.batch_size, gpu=gpu)
-    needed = step_bytes(size, rows or 1, gpu=gpu)
-    checkpoint = checkpoint_bytes(size.model, training.optimizer)
-    disk = (training.save_total_limit + KEPT_BESIDE_STEPS) * checkpoint
-    reasons = []
-    if not rows:
-        reasons.append(f"{needed / GB:.1f} GB of memory needed, {memory / GB:.1f} free")
-    if disk > machine.disk_free_gb * GB:
-        reasons.append(f"{disk / GB:.1f} GB of disk needed, {machine.disk_free_gb:.1f} free")
-    return {
-        "model": size.name,
-        "parameters": count_parameters(size.model).total,
-        "flops_per_token": flops_per_token(size.model, training.max_length),
-        "micro_batch": rows,
-        "memory_gb": round(needed / GB, 2),
-        "checkpoint_gb": round(checkpoint / GB, 2),
-        "disk_gb": round(disk / GB, 2),
-        "fits": f"no: {'; '.join(reasons)}" if reasons else "yes",
-    }
-
-
 def speeds(
     cfg: PlanConfig, sizes: Sequence[Size], machine: Machine, rate: float, records: Sequence[Record]
 ) -> None:
@@ -114,7 +91,7 @@ def speeds(
             continue
         if cfg.measure:
             log.info("%s: %s", size.name, one.note)
-        how = f"estimated, {share:.0%} of the peak ({source})"
+        how = f"estimated, {percent(share, 0)} of the peak ({source})"
         record |= {"tokens_per_s": round(share * rate / record["flops_per_token"]), "how": how}
 
 
@@ -144,7 +121,7 @@ def report(records: Sequence[Record]) -> str:
             f"largest optimum within a week: {best['model']}, {cell(best['optimal_tokens'])} "
             f"tokens in {best['time_to_optimum']}: make pretrain-{best['model']}\n"
             if best["seconds_to_optimum"] <= BOXES[-1][1]
-            else "no size reaches its optimum within a week; sessions take the best for their box\n"
+            else "no size reaches its optimum within a week; a session takes what its time allows\n"
         )
     return "".join(lines)
 

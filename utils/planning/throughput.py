@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import ROOT
 from utils.machine.facts import GB, Gpu, Machine
 from utils.model.sizing import flops_per_token
 from utils.planning.model_choice import UTILISATION
@@ -30,7 +31,6 @@ COMPILE_S = 60.0
 """What compiling may take on a slow machine; it is left out where the limit is too tight for it."""
 SLOW_FACTOR = 4
 """Uncompiled, on a machine that does other things too, a step takes up to this much longer."""
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """What `make preflight` can check here: each part with its proofs, or with what is missing."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.checkout import run_folders
 from utils.config.model import ModelConfig
 from utils.config.preflight import PreflightConfig
 from utils.config.pretrain import PretrainConfig
@@ -12,9 +14,6 @@ from utils.errors import CheckpointError, DataError, LumiError
 from utils.model.checkpoints import LoadedModel, find_checkpoint, load_model
 from utils.preflight import proofs_by_stage as stages
 from utils.preflight.result import CheckResult
-
-CHECKPOINTS = ("checkpoints/dpo", "checkpoints/sft", "checkpoints/pretrain")
-"""Where a checkpoint is looked for, the latest stage first."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,9 @@ def _checkpoint(cfg: PreflightConfig) -> tuple[Path | None, str]:
     """Return (model folder, "") or (None, why not)."""
     if cfg.model_path is not None:
         return find_checkpoint(cfg.model_path), ""
-    for place in map(Path, CHECKPOINTS):
-        runs = [path for path in place.glob("*/") if not path.name.startswith(".")]
-        for run in [place, *sorted(runs, key=lambda path: path.stat().st_mtime, reverse=True)]:
-            try:
-                return find_checkpoint(run), ""
-            except CheckpointError:
-                continue  # the next place may hold one; none at all is reported below
+    for run in run_folders():
+        with contextlib.suppress(CheckpointError):  # the next folder may hold one
+            return find_checkpoint(run), ""
     return None, "no checkpoint below checkpoints: run `make pretrain-tiny`, or pass --model_path"
 
 

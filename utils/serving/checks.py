@@ -8,11 +8,8 @@ import ipaddress
 import socket
 from pathlib import Path
 
+from utils.checkout import run_folders
 from utils.errors import CheckpointError, ConfigError, LumiError
-
-CHECKPOINTS = Path("checkpoints")
-FINISHED = ("dpo/final", "sft/final", "pretrain/*/final")
-"""Where the stages leave their models, the most useful first."""
 
 
 def check_model_exists(path: Path) -> None:
@@ -23,7 +20,7 @@ def check_model_exists(path: Path) -> None:
     """
     if _holds_model(path):
         return
-    found = [folder for pattern in FINISHED for folder in sorted(CHECKPOINTS.glob(pattern))]
+    found = [run / "final" for run in run_folders()]
     others = [str(folder) for folder in found if folder != path and _holds_model(folder)]
     remedy = (
         f"take {others[0]} (make serve MODEL_PATH={others[0]})"

@@ -12,6 +12,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from utils import words
+from utils.checkout import CHECKPOINTS
 from utils.config.machine import BackupConfig
 from utils.disk import free_bytes
 from utils.errors import BudgetError, DataError
@@ -23,6 +25,7 @@ from utils.files import (
 )
 from utils.log import Task, progress
 from utils.stage import run_stage
+from utils.words import plural
 
 KEPT_FOLDERS = ("final", "adapter")
 """Folders of a run that are worth a copy; steps and optimizer state are not."""
@@ -48,7 +51,7 @@ def main(cfg: BackupConfig) -> None:
         copy_files(sources, folder, task)
     verify_folder(target)
     names = ", ".join(path.as_posix() for path in folders)
-    sys.stdout.write(f"{target}: {size / 1e6:,.1f} MB in {len(sources)} files, verified\n")
+    sys.stdout.write(f"{target}: {words.size(size)} in {plural(len(sources), 'file')}, verified\n")
     sys.stdout.write(f"holds {cfg.config_dir.as_posix()} and {names}\n")
 
 
@@ -84,7 +87,7 @@ def files_of(folders: list[Path]) -> list[Path]:
 def target_name(path: Path, cfg: BackupConfig) -> Path:
     """Return where a file goes: config/... or checkpoints/... whatever the folders are called."""
     if path.is_relative_to(cfg.checkpoints_dir):
-        return Path("checkpoints") / path.relative_to(cfg.checkpoints_dir)
+        return CHECKPOINTS / path.relative_to(cfg.checkpoints_dir)
     return Path("config") / path.relative_to(cfg.config_dir)
 
 
@@ -97,7 +100,7 @@ def check_space(place: Path, size: int) -> None:
     needed, free = size * (1 + SPARE_SHARE), free_bytes(place.absolute())
     if free < needed:
         raise BudgetError(
-            f"a backup needs {needed / 1e6:,.0f} MB and {place} has {free / 1e6:,.0f} MB free: "
+            f"a backup needs {words.size(needed)} and {place} has {words.size(free)} free: "
             "free some space or pass --backups_dir on another disk"
         )
 

@@ -17,19 +17,21 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from utils.checkout import CHECKPOINTS, PROCESSED, RESULTS, SESSIONS
 from utils.config.machine import MonitorConfig
 from utils.disk import free_bytes
 from utils.lock import lock_owner
 from utils.machine.facts import GB
 from utils.machine.limits import memory_bytes, usable_cores
 from utils.machine.nvidia import Card, cards
+from utils.run_folder import METRICS_FILE
 from utils.stage import run_stage
 
 CPU_SAMPLE_S = 0.3
 """Time over which the processor's load is measured."""
 TAIL_BYTES = 65_536
 """How much of a metrics file is read; a line is far shorter."""
-LOCK_PLACES = ("checkpoints", "data/processed", "sessions/runs", "evaluation/results")
+LOCK_PLACES = (CHECKPOINTS, PROCESSED, SESSIONS, RESULTS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def cpu_row() -> Row:
     """Return the processor's load."""
     busy = psutil.cpu_percent(interval=CPU_SAMPLE_S)
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
-    return Row("CPU", f"{busy:.0f} % busy, {usable_cores()} cores, load {load}")
+    return Row("CPU", f"{busy:.0f}% busy, {usable_cores()} cores, load {load}")
 
 
 def memory_row() -> Row:
@@ -116,7 +118,7 @@ def stage_rows(root: Path) -> list[Row]:
             continue
         folder = lock.with_name(lock.name.removeprefix(".lock-"))
         text = f"{folder.relative_to(root).as_posix()}, {holder}"
-        last = last_metrics(folder / "metrics.jsonl")
+        last = last_metrics(folder / METRICS_FILE)
         rows.append(Row("running", f"{text}: {describe(last)}" if last else text))
     return rows or [Row("running", "no stage (no process holds a lock)")]
 

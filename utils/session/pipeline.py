@@ -15,9 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
+from utils.checkout import ROOT
 from utils.config.session import PipelineConfig, SessionConfig
 from utils.files import write_json
-from utils.machine.child_process import ROOT
 from utils.session.report.closing import WIDTH, stage_table
 from utils.session.runner import REAL, Tools, start_session
 from utils.session.state.folder import Session

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import CONFIG
 from utils.config.base import read_config_file
 from utils.config.pretrain import PretrainConfig
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, ConfigError
 from utils.files import write_json
-from utils.machine.child_process import ROOT
 from utils.machine.probe import Speed, cpu_slowdown, measure_machine
 from utils.planning.model_choice import ModelPlan, choose_model, expect_model
 from utils.session.state.budget import (
@@ -32,6 +32,7 @@ from utils.session.state.display import Display
 from utils.session.state.folder import Session
 from utils.session.state.overrides import to_flags
 from utils.session.state.stages import StageContext
+from utils.words import count, size
 
 NOMINAL_IMPORT_S = 6.0
 """Import of torch and transformers on the reference machine, before it is measured."""
@@ -136,7 +137,7 @@ def _full_size(path: Path, overrides: Mapping[str, Any], speed: Speed) -> ModelP
 
 
 def _size_config(size: str) -> Path:
-    path = Path(size) if size.endswith(".json") else ROOT / "config" / f"{size}.json"
+    path = Path(size) if size.endswith(".json") else CONFIG / f"{size}.json"
     if not path.is_file():
         raise ConfigError(f"model size {size!r}: no {path}: use nano, tiny, small or base")
     return path
@@ -212,7 +213,7 @@ def announce(display: Display, title: str, planned_s: float | None, left_s: floa
         display.begin(title)
     else:
         display.begin(
-            f"{title}  planned {planned_s / 60:.1f} min  {left_s / 60:.1f} min left in the box"
+            f"{title}  planned {planned_s / 60:.1f} min  {left_s / 60:.1f} min left in the time box"
         )
 
 
@@ -220,8 +221,8 @@ def describe(model: ModelPlan) -> str:
     """Return the shape of a model in words."""
     s = model.settings
     return (
-        f"{s['n_layer']} layers x {s['d_model']}, {s['vocab_size']:,} pieces, "
-        f"{model.parameters / 1e6:.1f}M parameters, rows of {s['sequence_length']} tokens"
+        f"{s['n_layer']} layers x {s['d_model']}, vocabulary of {s['vocab_size']:,}, "
+        f"{count(model.parameters)} parameters, rows of {s['sequence_length']} tokens"
     )
 
 
@@ -233,7 +234,7 @@ def _say_machine(speed: Speed, display: Display) -> None:
     facts = speed.machine
     display.say(
         f"  machine {facts.get('cpu', '')}, {facts.get('cores', '?')} cores, "
-        f"{_machine_line(speed)}, {speed.memory_bytes / 1e9:.1f} GB free"
+        f"{_machine_line(speed)}, {size(speed.memory_bytes)} free"
     )
 
 
@@ -269,6 +270,6 @@ def check_settings(cfg: SessionConfig) -> None:
     least = minimum_minutes(cfg.stages, estimate_costs(best, NOMINAL_IMPORT_S * best, 0.0))
     if cfg.minutes < least:
         raise BudgetError(
-            f"a box of {cfg.minutes:g} min is too small for {', '.join(cfg.stages)} on this "
+            f"a time box of {cfg.minutes:g} min is too small for {', '.join(cfg.stages)} on this "
             f"machine: give it at least {least} (SESSION_MINUTES={least})"
         )

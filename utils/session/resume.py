@@ -8,18 +8,19 @@ newest good checkpoint. Exit 0 when there is nothing to resume: nothing is wrong
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
+from utils.checkout import SCRIPTS
 from utils.config.kinds import Kind
 from utils.config.pretrain import PretrainConfig
 from utils.config.session import ResumeConfig
 from utils.errors import BudgetError, LumiError
-from utils.files import folder_damage, is_moved_aside, read_json
-from utils.machine.child_process import ROOT, child_environment
+from utils.files import folder_damage
+from utils.machine.child_process import child_environment
+from utils.run_folder import RunFolder
 from utils.session.runner import REAL, Runner, Tools
 from utils.session.state.display import Display
 from utils.session.state.folder import Session, list_sessions, refuse_second_session
@@ -33,20 +34,6 @@ SAVING_S = 60.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PretrainRun:
-    """A pre-training run on the disk."""
-
-    folder: Path
-    record: dict[str, Any]
-    """Content of run.json."""
-
-    @property
-    def modified(self) -> float:
-        """When it last wrote something (Unix seconds)."""
-        return max(path.stat().st_mtime for path in self.folder.iterdir())
-
-
 def unfinished_sessions(runs_dir: Path) -> list[Session]:
     """Return the sessions that can go on: interrupted ones, and the newest one if it failed."""
     sessions = [s for s in list_sessions(runs_dir) if "pretrain" in s.cfg.stages]
@@ -56,20 +43,18 @@ def unfinished_sessions(runs_dir: Path) -> list[Session]:
     return found
 
 
-def unfinished_runs(checkpoints_dir: Path, sessions: list[Session]) -> list[PretrainRun]:
+def unfinished_runs(checkpoints_dir: Path, sessions: list[Session]) -> list[RunFolder]:
     """Return the unfinished pre-training runs that belong to none of `sessions`."""
     found = []
-    for path in checkpoints_dir.glob("*/run.json"):
-        if is_moved_aside(path.parent):
-            continue
+    for folder in RunFolder.all_in(checkpoints_dir):
         try:
-            run = PretrainRun(path.parent, read_json(path))
+            run = RunFolder.read(folder)
         except LumiError as error:
             log.warning("skipping %s", error)
             continue
-        flags = " ".join(map(str, run.record.get("argv") or []))
-        is_owned = "pretrain_config.json" in flags or any(s.folder.name in flags for s in sessions)
-        if run.record.get("status") in UNFINISHED and flags and not is_owned:
+        is_owned = any("pretrain_config.json" in flag for flag in run.flags)
+        is_owned = is_owned or any(run.is_of(session.folder) for session in sessions)
+        if run.status in UNFINISHED and run.flags and not is_owned:
             found.append(run)
     return found
 
@@ -110,7 +95,7 @@ def resume_session(session: Session, tools: Tools = REAL) -> None:
     if left <= 0:
         raise BudgetError(
             f"session {session.folder.name} has used up its {session.summary['minutes_budget']:g} "
-            "min: start a new one, with SESSION_MINUTES= for a larger box"
+            "min: start a new one, with SESSION_MINUTES= for a larger time box"
         )
     display = Display()
     box = "" if session.box_s is None else f" with {left / 60:.1f} min left"
@@ -141,18 +126,18 @@ def _wait_for_orphans(session: Session) -> None:
         )
 
 
-def resume_run(run: PretrainRun) -> NoReturn:
+def resume_run(run: RunFolder) -> NoReturn:
     """Become stage 02 again with the flags that the run was started with."""
-    flags = [str(part) for part in run.record["argv"]]
-    data_dir = run.record.get("settings", {}).get("data_dir")
+    flags = list(run.flags)
+    data_dir = run.settings.get("data_dir")
     if data_dir and not {"--data_dir", "--data_path", "--data_dirs"} & set(flags):
         flags += ["--data_dir", data_dir]  # a newer data set may be there by now
-    flags += _kept(run.record.get("settings", {}), PretrainConfig.from_cli(flags))
+    flags += _kept(run.settings, PretrainConfig.from_cli(flags))
     places = [*run.folder.glob("step_*"), run.folder / "best", run.folder / "final"]
     if any(folder_damage(place) is None for place in places):
         flags += ["--resume_from_checkpoint", str(run.folder)]  # the last one counts
     log.info("going on with pre-training %s", run.folder)
-    command = [sys.executable, str(ROOT / "scripts" / "02_pretrain.py"), *flags]
+    command = [sys.executable, str(SCRIPTS / "02_pretrain.py"), *flags]
     os.execve(sys.executable, command, child_environment(os.environ))
 
 

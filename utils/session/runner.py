@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from utils.config.session import SessionConfig
 from utils.errors import BudgetError, Interrupted, LumiError
-from utils.files import move_aside, read_json, read_lines
+from utils.files import move_aside
 from utils.lock import one_writer
 from utils.machine.child_process import ChildResult, run_child
 from utils.machine.probe import Speed, measure_machine
+from utils.run_folder import RunFolder, read_metrics
 from utils.session.plan import (
     SessionPlan,
     announce,
@@ -184,7 +185,7 @@ class Runner:
         entry = self.session.stage(stage)
         if result.stopped_by == "deadline":
             entry["status"] = "failed"
-            raise BudgetError(f"{where} ran past the end of the box and was stopped")
+            raise BudgetError(f"{where} ran past the end of the time box and was stopped")
         if result.exit_code and (stop_request or result.exit_code == EXIT_INTERRUPTED):
             entry["status"] = "interrupted"
             raise Interrupted(f"session interrupted in {stage}: saved; go on with make resume")
@@ -202,15 +203,16 @@ def continued_s(context: StageContext) -> float:
         LumiError: another living process trains there.
     """
     folder = context.cfg.work_dir / context.pretrain_dir
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    if record.get("status", "finished") == "finished":
+    if not RunFolder.is_in(folder):
         return 0.0
-    if not any(context.folder.name in str(part) for part in record.get("argv") or []):
+    run = RunFolder.read(folder)
+    if run.is_finished:
+        return 0.0
+    if not run.is_of(context.folder):
         with one_writer(folder):
             move_aside(folder)
         return 0.0
-    lines = [line for line in read_lines(folder / "metrics.jsonl") if isinstance(line, dict)]
-    return max((float(line.get("time_s", 0.0)) for line in lines), default=0.0)
+    return max((float(line.get("time_s", 0.0)) for line in read_metrics(folder)), default=0.0)
 
 
 def start_session(cfg: SessionConfig, tools: Tools = REAL) -> Session:

@@ -9,9 +9,9 @@ import time
 
 import httpx
 
+from utils.checkout import SCRIPTS
 from utils.config.serve import ServeConfig
 from utils.errors import LumiError
-from utils.machine.child_process import ROOT
 from utils.stage import run_stage
 
 START_S = 120.0
@@ -51,7 +51,7 @@ def ask(url: str, server: subprocess.Popen[bytes]) -> str:
 def main(cfg: ServeConfig) -> None:
     """Ask the model of `--model_path` one question over HTTP."""
     port = cfg.port or free_port()
-    command = [sys.executable, str(ROOT / "scripts" / "06_serve.py"), "--mode", "api"]
+    command = [sys.executable, str(SCRIPTS / "06_serve.py"), "--mode", "api"]
     command += ["--model_path", str(cfg.model_path), "--port", str(port)]
     server = subprocess.Popen(command)
     try:

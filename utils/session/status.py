@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from utils.config.session import StatusConfig
-from utils.session.report.outcome import number
 from utils.session.state.folder import Session, list_sessions
 from utils.stage import run_stage
+from utils.words import NOT_MEASURED, number
 
 WIDTH = 120
 
@@ -19,7 +19,7 @@ def status_table(sessions: list[Session]) -> Table:
     """Return a table with a row for each session, newest first."""
     table = Table(title="Sessions", title_justify="left", box=box.SIMPLE)
     for name, justify in (
-        ("session", "left"), ("state", "left"), ("box", "right"), ("used", "right"),
+        ("session", "left"), ("state", "left"), ("time box", "right"), ("used", "right"),
         ("bits/byte", "right"), ("report or what to do", "left"),
     ):  # fmt: skip
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
@@ -41,7 +41,7 @@ def _row(session: Session) -> tuple[str, ...]:
     return (
         session.folder.name,
         state,
-        "-" if budget is None else f"{budget:g} min",
+        NOT_MEASURED if budget is None else f"{budget:g} min",
         f"{session.used_s / 60:.1f} min",
         number(summary["pretrain"].get("val_bpb")),
         place,

@@ -14,8 +14,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from utils.files import read_lines
-from utils.training.records.metrics import METRICS_FILE
+from utils.run_folder import read_metrics
 from utils.training.schedule.plan import EARLY_STOP
 from utils.training.schedule.schedule import Schedule
 from utils.training.trainer import Trainer
@@ -57,7 +56,7 @@ def validations(trainer: Trainer) -> list[Validation]:
     found = {
         record["step"]: record["val_bpb"]
         for folder in folders
-        for record in read_lines(folder / METRICS_FILE)
+        for record in read_metrics(folder)
         if record.get("val_bpb") is not None and 0 < record["step"] <= trainer.state.step
     }
     return sorted(found.items())

@@ -29,15 +29,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import SCRIPTS
 from utils.config.pretrain import PretrainConfig
 from utils.config.prove_resume import ProveResumeConfig
 from utils.errors import LumiError
-from utils.files import folder_damage, read_json, sha256_file
+from utils.files import folder_damage, sha256_file
 from utils.log import setup_logging
 from utils.machine.limits import cpu_name, usable_cores
+from utils.run_folder import RunFolder
 from utils.stage import run_stage
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TOY = dict(
     n_layer=2, d_model=64, n_head=4, d_ff=128, sequence_length=64, dropout=0.1, batch_size=4,
     gradient_accumulation_steps=2, max_steps=24, warmup_steps=4, eval_steps=8, eval_tokens=500,
@@ -125,8 +126,7 @@ class Trial:
 
     def _is_finished(self) -> bool:
         """Return whether a kill came after all was done."""
-        record = self.folder / "run.json"
-        return record.is_file() and read_json(record)["status"] == "finished"
+        return RunFolder.is_in(self.folder) and RunFolder.read(self.folder).is_finished
 
     def hashes(self) -> list[str]:
         """Return the hashes of the final weights and optimizer state."""

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from utils.data.tokens.shards import read_dataset
-from utils.files import read_lines
-from utils.log import duration, progress
+from utils.log import progress
 from utils.machine.energy import EnergyMeter, memory_bytes, peak_memory_bytes
 from utils.machine.matmul_speed import Peak, device_peak
 from utils.model.sizing import count_parameters, flops_per_token
+from utils.run_folder import read_metrics
 from utils.training.devices.fsdp import is_sharded
 from utils.training.records.data_usage import account_sources, source_metrics
-from utils.training.records.metrics import METRICS_FILE
 from utils.training.records.page import write_page
 from utils.training.run import Run, global_rows
 from utils.training.samples import is_sample_step, sample_texts
 from utils.training.trainer import Trainer
+from utils.words import duration
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Report:
         ]
         if trainer.box is not None:
             left_s = max(0.0, trainer.box.budget_s - trainer.clock.elapsed_s())
-            parts.append(f"box {duration(left_s)} left")
+            parts.append(f"time box: {duration(left_s)} left")
         return ", ".join(part for part in parts if part)
 
     def _held_out(self) -> str:
@@ -182,7 +182,7 @@ class Report:
 
     def _median_rate(self) -> float:
         """Return the median of the recorded tokens per second, before a resume included."""
-        records = read_lines(self.trainer.run.folder / METRICS_FILE)
+        records = read_metrics(self.trainer.run.folder)
         rates = [record["tokens_per_s"] for record in records if record.get("tokens_per_s")]
         return statistics.median(rates) if rates else self.trainer.tokens_per_s
 

@@ -10,16 +10,17 @@ from typing import Any
 from utils.config.kinds import Kind
 from utils.config.pretrain import PretrainConfig
 from utils.errors import CheckpointError, DataError, Interrupted
-from utils.files import fingerprint, move_aside, read_json
+from utils.files import fingerprint, move_aside
 from utils.lock import one_writer
 from utils.log import is_main_process
 from utils.model.checkpoints import read_card
+from utils.run_folder import RunFolder
 from utils.training.checkpoints.rotation import check_disk, clear_leftovers
 from utils.training.checkpoints.state import STATE_FILE, resumable
 from utils.training.checkpoints.writer import Writer
 from utils.training.devices.processes import world_size
 from utils.training.inputs import Inputs
-from utils.training.records.metrics import RUN_FILE, RunRecord
+from utils.training.records.metrics import RunRecord
 
 COUNTED = ("batch_size", "gradient_accumulation_steps", "reduce")
 """What the rows of an optimizer step are counted by."""
@@ -158,12 +159,11 @@ def _earlier_settings(cfg: PretrainConfig, folder: Path) -> dict[str, Any]:
     place = cfg.resume_from_checkpoint
     if place is not None and (place / STATE_FILE).is_file():
         return read_card(place).get("settings", {})
-    record = (place or folder) / RUN_FILE
     try:
-        found = read_json(record) if record.is_file() else {}
-    except DataError:
+        found = RunFolder.read(place or folder)
+    except DataError:  # none there, or a damaged one
         return {}
-    return found.get("settings", {}) if place or found.get("status") != "finished" else {}
+    return found.settings if place or not found.is_finished else {}
 
 
 def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path | None, bool]:
@@ -178,7 +178,7 @@ def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path
         if not inside:
             move_aside(folder)
         return checkpoint, inside
-    if (folder / RUN_FILE).is_file() and _is_unfinished(folder, identity):
+    if _is_unfinished(folder, identity):
         checkpoint = next(resumable(folder), None)
         log.info(
             "continuing the unfinished run in %s from %s",
@@ -192,10 +192,10 @@ def choose_start(cfg: PretrainConfig, folder: Path, identity: str) -> tuple[Path
 
 def _is_unfinished(folder: Path, identity: str) -> bool:
     try:
-        found = read_json(folder / RUN_FILE)
-    except DataError:
+        found = RunFolder.read(folder)
+    except DataError:  # none there, or a damaged one
         return False
-    return found.get("status") != "finished" and found.get("settings_hash") == identity
+    return not found.is_finished and found.record.get("settings_hash") == identity
 
 
 def find_resume(path: Path) -> Path:

@@ -13,6 +13,7 @@ from utils.model.architecture import build_model
 from utils.model.attention import DocumentMask, choose_attention
 from utils.model.checkpoints import read_card
 from utils.model.sizing import count_parameters
+from utils.run_folder import PLAN_FILE
 from utils.time_box import Clock
 from utils.tokenizers.control_tokens import ControlIds
 from utils.training.checkpoints.state import TrainState, check_tokenizer, load_checkpoint
@@ -22,7 +23,7 @@ from utils.training.records import provenance
 from utils.training.records.data_usage import describe_sources
 from utils.training.records.metrics import MetricsLog
 from utils.training.run import Run, global_rows
-from utils.training.schedule.plan import PLAN_FILE, Plan, StepBudget, read_events
+from utils.training.schedule.plan import Plan, StepBudget, read_events
 from utils.training.schedule.schedule import ENDLESS
 from utils.training.step.fast_paths import choose_fast_paths
 from utils.training.step.feeding import open_feed

@@ -60,7 +60,7 @@ def test_a_high_perplexity_is_worse_and_a_part_is_not_comparable(expectations):
 def test_boolq_without_skill_is_said_with_the_majority_class(expectations):
     found = {"accuracy": estimate(0.60, 0.05), "majority_class": 0.6217}
     lines = [v.verdict for v in judge(result(boolq=found), expectations) if "boolq" in v.measure]
-    assert lines == ["no skill (majority class is 62.17 %)", "as expected"]
+    assert lines == ["no skill (majority class is 62.17%)", "as expected"]
 
 
 def test_the_model_must_beat_counting_pairs(expectations):

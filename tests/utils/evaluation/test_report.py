@@ -1,4 +1,5 @@
-from utils.evaluation.report import number, percent, render, summary_lines, with_interval
+from utils.evaluation.report import number, render, summary_lines, with_interval
+from utils.words import percent
 
 ESTIMATE = {"value": 0.365, "low": 0.301, "high": 0.434, "count": 200}
 RESULT = {
@@ -34,13 +35,13 @@ def test_numbers_are_short():
     assert [number(x) for x in (1.426, 37.4, 123.4, 4821.0, 2.35e8)] == [
         "1.426", "37.400", "123", "4,821", "2.35e+08",
     ]  # fmt: skip
-    assert (number(None), percent(0.6217)) == ("too large to show", "62.2 %")
-    assert with_interval(ESTIMATE, percent) == "36.5 % (30.1 % to 43.4 %)"
+    assert (number(None), percent(0.6217)) == ("too large to show", "62.2%")
+    assert with_interval(ESTIMATE, percent) == "36.5% (30.1% to 43.4%)"
 
 
 def test_the_report_has_values_reasons_and_whole_answers():
     report = render(RESULT, [RECORD])
-    assert "| BoolQ | accuracy | 36.5 % (30.1 % to 43.4 %) | 200 questions |" in report
+    assert "| BoolQ | accuracy | 36.5% (30.1% to 43.4%) | 200 questions |" in report
     assert "no skill shown: below the baseline" in report
     assert "| LAMBADA |  | not run | no file \\| no hub |" in report
     assert "**not run**: no file | no hub" in report
@@ -51,5 +52,5 @@ def test_the_report_has_values_reasons_and_whole_answers():
 def test_the_log_gets_a_line_a_part():
     assert summary_lines(RESULT) == [
         "LAMBADA: not run (no file | no hub)",
-        "BoolQ: accuracy: 36.5 % (30.1 % to 43.4 %) (200 questions)",
+        "BoolQ: accuracy: 36.5% (30.1% to 43.4%) (200 questions)",
     ]

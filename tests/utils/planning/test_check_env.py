@@ -6,8 +6,9 @@ import pytest
 
 from utils.errors import BudgetError
 from utils.machine.facts import Gpu, Machine
-from utils.planning.check_env import compute_line, machine_lines, require_enough, size_line
+from utils.planning.check_env import require_enough, size_line
 from utils.planning.sizes import read_size
+from utils.planning.table import compute_line, machine_lines
 
 LAPTOP = Machine(
     system="Linux", python="3.11.7", torch="2.13.0+cpu", cpu="Some CPU", cores=4, memory_gb=8.0,

@@ -85,6 +85,6 @@ def test_without_a_checkpoint_there_is_one_line_and_no_folder(tmp_path):
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(workplace, monkeypatch):
     monkeypatch.setattr(backup, "free_bytes", lambda place: 1000)
-    with pytest.raises(BudgetError, match=r"needs .* MB and .* has 0 MB free"):
+    with pytest.raises(BudgetError, match=r"needs .* and .* has 1 kB free"):
         backup.main(settings(workplace))
     assert not (workplace / "backups").exists()

@@ -47,7 +47,7 @@ def test_a_session_runs_all_stages_in_its_box_and_leaves_its_records(bench, caps
     assert "pretrain begins" in log
     captured = capsys.readouterr()
     assert "[3/6] pretrain  planned" in captured.err
-    assert "min left in the box" in captured.err
+    assert "min left in the time box" in captured.err
     assert "make serve" in captured.out
     assert captured.out.count("held-out question") == 6
     assert (session.folder / "report.html").is_file()
@@ -90,7 +90,7 @@ def test_a_stage_that_exits_0_without_a_result_has_failed(bench):
 
 
 def test_a_box_too_small_is_refused_with_the_minimum_and_leaves_no_folder(bench):
-    with pytest.raises(BudgetError, match=r"a box of 1 min is too small.*SESSION_MINUTES=(\d+)"):
+    with pytest.raises(BudgetError, match=r"time box of 1 min is too small.*SESSION_MINUTES=(\d+)"):
         start_session(bench.config(minutes=1), bench.tools)
     assert not (bench.folder / "sessions").exists()
 
@@ -109,7 +109,7 @@ def test_a_stage_that_outlives_the_box_is_stopped_and_named(bench, monkeypatch):
     session = Session.create(bench.config(stages=["evaluate"], minutes=2), {})
     session.plan["costs"] = {"fixed": {"evaluate": 1.0, "report": 1.0}, "least": {}}
     session.start_clock(already_s=120 - 9)
-    with pytest.raises(BudgetError, match="evaluate ran past the end of the box"):
+    with pytest.raises(BudgetError, match="evaluate ran past the end of the time box"):
         Runner(session, Display(), bench.tools).run()
     assert (bench.folder / "stopped-evaluate").is_file()
     assert session.used_s < 125

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.config.prepare import MixtureSource
 from utils.errors import DataError
+from utils.words import count
 
 TOLERANCE = 1e-9
 TOLD_SHARE = 0.01
@@ -86,7 +87,7 @@ def loss_message(
     if not lost or not whole:
         return None
     thrown = ", ".join(
-        f"{share:.0%} of {sources[number].name} ({(held - taken)[number] / 1e6:.1f} M characters)"
+        f"{share:.0%} of {sources[number].name} ({count((held - taken)[number])} characters)"
         for number, share in lost.items()
     )
     scale = sources[whole[0]].weight / held[whole[0]]

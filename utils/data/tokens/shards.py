@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from utils.checkout import PROCESSED, prepared_folders
 from utils.config.prepare import TokenCompression
 from utils.data.tokens.lz4_tokens import Lz4Tokens, Lz4Writer
 from utils.data.tokens.token_stream import DocumentOffsets, Shard, TokenStream
@@ -24,7 +25,6 @@ from utils.errors import DataError
 from utils.files import MANIFEST, folder_damage, read_json
 from utils.tokenizers.control_tokens import ControlIds
 
-PROCESSED = Path("data/processed")
 FORMAT, COMPRESSED_FORMAT = 1, 2
 ENDINGS: dict[TokenCompression, str] = {"none": ".bin", "lz4": ".lz4"}
 DTYPES = {"uint16": "<u2", "uint32": "<u4"}
@@ -240,9 +240,6 @@ def newest_dataset(root: Path = PROCESSED) -> Path:
     Raises:
         DataError: there is none.
     """
-    manifests = [
-        path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")
-    ]
-    if not manifests:
-        raise DataError(f"no prepared data set in {root}: run `make prepare`, or pass --data_dir")
-    return max(manifests, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
+    if found := prepared_folders(root):
+        return found[0]
+    raise DataError(f"no prepared data set in {root}: run `make prepare`, or pass --data_dir")

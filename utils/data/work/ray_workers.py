@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from utils.checkout import ROOT
 from utils.data.work.workers import Item, Result
 from utils.errors import ConfigError
 from utils.stage import check_stop
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 def _import_places() -> list[Path | str]:
     """Return where the workers find this code (the checkout is shared) and its libraries."""
     given = os.environ.get("PYTHONPATH")
-    return [Path(__file__).resolve().parents[3], *([given] if given else [])]
+    return [ROOT, *([given] if given else [])]
 
 
 class RayWorkers:

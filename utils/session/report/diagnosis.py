@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from utils.checkout import PROCESSED, prepared_folders, run_folders
 from utils.disk import free_bytes
 from utils.errors import LumiError
-from utils.files import is_moved_aside, read_json
 from utils.machine.facts import find_compiler
+from utils.run_folder import RUN_FILE, RunFolder
 from utils.session.state.folder import list_sessions
+from utils.words import size
 
 LITTLE_DISK = 5_000_000_000
 """Bytes below which a run may not fit: corpus, shards and some checkpoints of a small model."""
@@ -28,7 +30,7 @@ def _machine(work_dir: Path) -> list[Finding]:
     found = []
     free = free_bytes(work_dir.absolute())
     if free < LITTLE_DISK:
-        found.append((f"only {free / 1e9:.1f} GB of disk free", "make clean-data, or free some"))
+        found.append((f"only {size(free)} of disk free", "make clean-data, or free some"))
     if find_compiler() is None:
         found.append(("no C compiler: training is slower without it", "install gcc or clang"))
     return found
@@ -48,7 +50,7 @@ def _sessions(runs_dir: Path) -> list[Finding]:
 
 def _data(work_dir: Path) -> list[Finding]:
     found = []
-    if not list((work_dir / "data" / "processed").glob("*/manifest.json")):
+    if not prepared_folders(work_dir / PROCESSED):
         found.append(("no prepared data", "make prepare (or make session-quick for all of it)"))
     if not (work_dir / "data" / "sft_dataset.json").is_file():
         found.append(("no data/sft_dataset.json for make sft", "make create-sample-datasets"))
@@ -56,23 +58,20 @@ def _data(work_dir: Path) -> list[Finding]:
 
 
 def _checkpoints(work_dir: Path) -> list[Finding]:
-    folder = work_dir / "checkpoints"
     found = []
-    runs = [*folder.glob("pretrain/*/run.json"), *folder.glob("sft/run.json")]
-    runs = [path for path in runs if not is_moved_aside(path.parent)]
-    for path in [*runs, *folder.glob("dpo/run.json")]:
+    runs = [folder for folder in reversed(run_folders(work_dir)) if RunFolder.is_in(folder)]
+    for folder in runs:
         try:
-            status = read_json(path).get("status")
+            run = RunFolder.read(folder)
         except LumiError as error:
-            found.append((str(error), f"remove {path}"))
+            found.append((str(error), f"remove {folder / RUN_FILE}"))
             continue
-        if status != "finished":
-            found.append((f"{path.parent} is {status}", _remedy(path)))
-    if not runs:
+        if not run.is_finished:
+            found.append((f"{folder} is {run.status}", _remedy(folder.name)))
+    if all(folder.name == "dpo" for folder in runs):
         found.append(("no checkpoint", "make pretrain-tiny (or make session-quick)"))
     return found
 
 
-def _remedy(run: Path) -> str:
-    stage = run.parent.name
+def _remedy(stage: str) -> str:
     return f"make {stage}" if stage in ("sft", "dpo") else "make resume"

@@ -3,8 +3,10 @@
 from typing import Any
 
 from utils.charts import Bar, interval_chart
+from utils.checkout import RESULTS
 from utils.files import read_lines
-from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.session.state.stages import StageContext
+from utils.words import cell
 
 NAMES = {
     "bits_per_byte": "bits per byte",
@@ -35,7 +37,7 @@ def shares_chart(view: dict[str, Any]) -> str:
         Bar(name.replace("Held-out ", "").replace("_", " "), e["value"], e["low"], e["high"])
         for name, e in view["shares"]
     ]
-    return interval_chart("Evaluation: shares with 95 % intervals", bars, 0.0, 1.0)
+    return interval_chart("Evaluation: shares with 95% intervals", bars, 0.0, 1.0)
 
 
 def _is_number(value: Any) -> bool:
@@ -47,24 +49,20 @@ def _is_number(value: Any) -> bool:
 def _row(name: str, value: Any) -> dict[str, str]:
     name = NAMES.get(name, name.replace("_", " "))
     if not isinstance(value, dict):
-        return {"name": name, "value": _show(value), "interval": "", "count": ""}
+        return {"name": name, "value": cell(value), "interval": "", "count": ""}
     interval = ""
     if value.get("low") is not None:
-        interval = f"{_show(value['low'])} to {_show(value['high'])}"
+        interval = f"{cell(value['low'])} to {cell(value['high'])}"
     count = value.get("count")
     shown = "" if count is None else f"{count:,}"
-    return {"name": name, "value": _show(value["value"]), "interval": interval, "count": shown}
-
-
-def _show(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return {"name": name, "value": cell(value["value"]), "interval": interval, "count": shown}
 
 
 def _smoke(context: StageContext | None) -> list[dict[str, str]]:
     """Return the recorded smoke answers of the session's evaluation."""
     if context is None:
         return []
-    folder = context.cfg.work_dir / RESULTS_DIR / context.folder.name
+    folder = context.cfg.work_dir / RESULTS / context.folder.name
     found = []
     for record in read_lines(folder / "records" / "smoke.jsonl"):
         score = record.get("quality", {}).get("score")

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.errors import CheckpointError, DataError, LumiError
+from utils.checkout import CHECKPOINTS, RESULTS
+from utils.errors import CheckpointError, LumiError
 from utils.files import MANIFEST, read_json
-from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.run_folder import RunFolder
+from utils.session.state.stages import StageContext
+from utils.words import count, number, percent
 
 KEYS = {
     "pretrain": ("parameters", "tokens", "val_bpb"),
@@ -31,13 +34,13 @@ def read_outcome(stage: str, context: StageContext) -> tuple[dict[str, Any], str
     if stage == "samples":
         return {}, _samples_line(context.folder / "data")
     if stage in KEYS:
-        folder = run_folder(stage, context)
-        numbers = run_numbers(work_dir / folder, stage)
+        run = RunFolder.read(work_dir / run_folder(stage, context))
+        numbers = run.finished_numbers(KEYS[stage])
         if stage == "pretrain" and context.corpus_dir is not None:
-            numbers |= baselines(work_dir / folder, work_dir / context.corpus_dir)
+            numbers |= baselines(run, work_dir / context.corpus_dir)
         return numbers, _LINES[stage](numbers)
     if stage == "evaluate":
-        folder = RESULTS_DIR / context.folder.name
+        folder = RESULTS / context.folder.name
         results = read_json(work_dir / folder / "evaluation_results.json")["results"]
         return results, _evaluation_line(results)
     return {}, "answered over HTTP" if stage == "serve" else ""
@@ -45,7 +48,7 @@ def read_outcome(stage: str, context: StageContext) -> tuple[dict[str, Any], str
 
 def run_folder(stage: str, context: StageContext) -> Path:
     """Return the folder of a training stage's run, relative to the working folder."""
-    return context.pretrain_dir if stage == "pretrain" else Path("checkpoints") / stage
+    return context.pretrain_dir if stage == "pretrain" else CHECKPOINTS / stage
 
 
 def is_finished(stage: str, context: StageContext) -> bool:
@@ -56,11 +59,10 @@ def is_finished(stage: str, context: StageContext) -> bool:
     if stage not in KEYS:
         return False
     try:
-        record = read_json(context.cfg.work_dir / run_folder(stage, context) / "run.json")
+        run = RunFolder.read(context.cfg.work_dir / run_folder(stage, context))
     except LumiError:  # none there yet, or the damaged one of an earlier run
         return False
-    argv = " ".join(map(str, record.get("argv") or []))
-    return record.get("status") == "finished" and context.folder.name in argv
+    return run.is_finished and run.is_of(context.folder)
 
 
 def require_own_models(summary: Mapping[str, Any], context: StageContext) -> None:
@@ -75,7 +77,8 @@ def require_own_models(summary: Mapping[str, Any], context: StageContext) -> Non
             continue
         folder = context.cfg.work_dir / run_folder(stage, context)
         try:
-            is_own = run_numbers(folder, stage).items() <= summary[stage].items()
+            numbers = RunFolder.read(folder).finished_numbers(KEYS[stage])
+            is_own = numbers.items() <= summary[stage].items()
         except LumiError:
             is_own = False
         if not is_own:
@@ -85,31 +88,14 @@ def require_own_models(summary: Mapping[str, Any], context: StageContext) -> Non
             )
 
 
-def run_numbers(run: Path, stage: str) -> dict[str, Any]:
-    """Return the numbers of a finished run's run.json.
-
-    Raises:
-        LumiError: there is none, it is unfinished, or a number is missing.
-    """
-    record = read_json(run / "run.json")
-    if record.get("status") != "finished":
-        raise LumiError(f"{run / 'run.json'}: status {record.get('status')!r}, not finished")
-    summary = record.get("summary") or {}
-    missing = [key for key in KEYS[stage] if key not in summary]
-    if missing:
-        raise DataError(f"{run / 'run.json'}: the summary lacks {', '.join(missing)}")
-    return {key: summary[key] for key in KEYS[stage]}
-
-
-def baselines(run: Path, corpus: Path) -> dict[str, float]:
+def baselines(run: RunFolder, corpus: Path) -> dict[str, float]:
     """Return what counting reaches on the validation tokens that the run was scored on."""
     from utils.evaluation.baselines import fit_and_score
 
-    eval_tokens = read_json(run / "run.json").get("settings", {}).get("eval_tokens")
-    if (run / "plan.json").is_file():
-        # A time box may score fewer tokens than the settings ask for; stage 02 writes how many.
-        for event in read_json(run / "plan.json").get("events", []):
-            eval_tokens = event["tokens"] if event.get("event") == "validation" else eval_tokens
+    eval_tokens = run.settings.get("eval_tokens")
+    # A time box may score fewer tokens than the settings ask for; stage 02 writes how many.
+    for event in run.plan_events():
+        eval_tokens = event["tokens"] if event.get("event") == "validation" else eval_tokens
     found = fit_and_score(corpus, max_val_tokens=eval_tokens)
     return {"unigram_bpb": found.unigram_bpb, "bigram_bpb": found.bigram_bpb}
 
@@ -137,7 +123,7 @@ def _corpus_line(folder: Path) -> str:
     train = manifest["splits"]["train"]
     return (
         f"{train['documents']:,} documents, {count(train['tokens'])} tokens, "
-        f"{manifest['vocab_size']:,} pieces"
+        f"vocabulary of {manifest['vocab_size']:,}"
     )
 
 
@@ -148,14 +134,14 @@ def _samples_line(folder: Path) -> str:
 
 def _pretrain_line(numbers: dict[str, Any]) -> str:
     return (
-        f"{numbers['parameters'] / 1e6:.1f}M parameters, {count(numbers['tokens'])} tokens, "
-        f"{numbers['val_bpb']:.3f} bits per byte{_against(numbers)}"
+        f"{count(numbers['parameters'])} parameters, {count(numbers['tokens'])} tokens, "
+        f"{number(numbers['val_bpb'])} bits per byte{_against(numbers)}"
     )
 
 
 def _against(numbers: dict[str, Any]) -> str:
     bigram = numbers.get("bigram_bpb")
-    return "" if bigram is None else f" (bigram table {bigram:.3f})"
+    return "" if bigram is None else f" (bigram table {number(bigram)})"
 
 
 def _sft_line(numbers: dict[str, Any]) -> str:
@@ -174,18 +160,3 @@ def _dpo_line(numbers: dict[str, Any]) -> str:
 
 
 _LINES = {"pretrain": _pretrain_line, "sft": _sft_line, "dpo": _dpo_line}
-
-
-def count(tokens: int) -> str:
-    """Return a number of tokens in words: 65k, 8.51M."""
-    return f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with `digits` decimals, or `-` for one that was not measured."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a share as a percentage, or `-` for one that was not measured."""
-    return "-" if value is None else f"{value:.1%}"

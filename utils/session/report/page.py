@@ -11,12 +11,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.charts import STYLE_DIR, Series, line_chart, pair_chart
-from utils.files import read_json, read_lines
+from utils.checkout import CHECKPOINTS
+from utils.files import read_json
+from utils.run_folder import read_metrics
 from utils.session.report.evaluation import evaluation_view, shares_chart
-from utils.session.report.outcome import count, number, percent
 from utils.session.report.verdict import PRACTICE, last_stop_rate, next_command, verdict
 from utils.session.state.folder import Session
 from utils.session.state.stages import StageContext
+from utils.training.records.page import charts, column
+from utils.words import cell, count, number, percent
 
 TEMPLATE = "report.html.j2"
 HERE = Path(__file__).parent
@@ -31,7 +34,7 @@ def render_report(
     """Return the page as HTML."""
     summary = session.summary
     folders = _run_folders(context, summary)
-    metrics = {stage: read_lines(folder / "metrics.jsonl") for stage, folder in folders.items()}
+    metrics = {stage: read_metrics(folder) for stage, folder in folders.items()}
     evaluation = evaluation_view(summary["evaluation"], context)
     environment = Environment(
         loader=FileSystemLoader([HERE, STYLE_DIR]), autoescape=True, undefined=StrictUndefined
@@ -44,7 +47,7 @@ def render_report(
         model=_model(session),
         charts={
             "time": _time_chart(summary),
-            "pretrain": _pretrain_charts(metrics.get("pretrain", []), summary["pretrain"]),
+            "pretrain": charts(metrics.get("pretrain", []), _counting(summary["pretrain"])),
             "tuning": _tuning_charts(metrics),
             "evaluation": shares_chart(evaluation),
         },
@@ -68,7 +71,7 @@ def _run_folders(context: StageContext | None, summary: dict[str, Any]) -> dict[
         return {}
     work_dir = context.cfg.work_dir
     folders = {"pretrain": work_dir / context.pretrain_dir}
-    folders |= {stage: work_dir / "checkpoints" / stage for stage in ("sft", "dpo")}
+    folders |= {stage: work_dir / CHECKPOINTS / stage for stage in ("sft", "dpo")}
     begun = {entry["name"] for entry in summary["stages"] if entry["status"] != "waiting"}
     return {stage: folder for stage, folder in folders.items() if stage in begun}
 
@@ -78,7 +81,7 @@ def _tiles(summary: dict[str, Any]) -> list[dict[str, str]]:
     tiles = []
     if pretrain:
         tiles += [
-            (f"{pretrain['parameters'] / 1e6:.1f}M", "parameters"),
+            (count(pretrain["parameters"]), "parameters"),
             (count(pretrain["tokens"]), "tokens read in pre-training"),
             (number(pretrain["val_bpb"]), "bits per byte on held-out text"),
         ]
@@ -104,7 +107,7 @@ def _model(session: Session) -> dict[str, str] | None:
     s = model["settings"]
     text = (
         f"{s['model_name']}: {s['n_layer']} layers of width {s['d_model']}, {s['n_head']} heads, "
-        f"{s['vocab_size']:,} pieces, {model['parameters'] / 1e6:.1f}M parameters, rows of "
+        f"vocabulary of {s['vocab_size']:,}, {count(model['parameters'])} parameters, rows of "
         f"{s['sequence_length']} tokens"
     )
     return {"text": text, "reason": model["reason"][:1].upper() + model["reason"][1:]}
@@ -115,49 +118,23 @@ def _time_chart(summary: dict[str, Any]) -> str:
     return pair_chart("Minutes planned and used by each stage", "Minutes", rows)
 
 
-def _column(metrics: Metrics, key: str) -> list[tuple[float, float]]:
-    """Return (step, value) of the lines that hold `key`."""
-    return [
-        (float(line["step"]), float(line[key]))
-        for line in metrics
-        if isinstance(line, dict) and isinstance(line.get(key), (int, float)) and "step" in line
-    ]
-
-
-def _charts(*charts: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"svg": svg, "caption": caption} for svg, caption in charts if svg]
-
-
-def _pretrain_charts(metrics: Metrics, numbers: dict[str, Any]) -> list[dict[str, str]]:
-    val = _column(metrics, "val_bpb")
-    lines = [Series("this model", val)]
-    for key, name in (("bigram_bpb", "bigram"), ("unigram_bpb", "unigram")):
-        if val and numbers.get(key) is not None:
-            ends = [(val[0][0], numbers[key]), (val[-1][0], numbers[key])]
-            lines.append(Series(name, ends, is_reference=True))
-    loss = [Series("training loss", _column(metrics, "loss"))]
-    rate = [Series("learning rate", _column(metrics, "learning_rate"))]
-    return _charts(
-        (line_chart("Training loss", "step", "nats per token", loss), "Training loss"),
-        (
-            line_chart("Bits per byte on held-out text", "step", "bits per byte", lines),
-            "Bits per byte on held-out text; dashed: what counting alone reaches",
-        ),
-        (line_chart("Learning rate", "step", "learning rate", rate), "Learning rate of AdamW"),
-    )
+def _counting(numbers: dict[str, Any]) -> dict[str, float]:
+    """Return the bits per byte that counting reaches on the same text, as far as it is known."""
+    names = {"bigram_bpb": "bigram", "unigram_bpb": "unigram"}
+    return {name: numbers[key] for key, name in names.items() if numbers.get(key) is not None}
 
 
 def _tuning_charts(metrics: Mapping[str, Metrics]) -> list[dict[str, str]]:
     found = []
     for stage, name in (("sft", "SFT"), ("dpo", "DPO")):
         for key, label in (("loss", "loss"), ("learning_rate", "learning rate")):
-            points = _column(metrics.get(stage, []), key)
+            points = column(metrics.get(stage, []), key)
             title = f"{name}: {label}"
             found.append((line_chart(title, "step", label, [Series(label, points)]), title))
-    accuracy = _column(metrics.get("dpo", []), "accuracy")
+    accuracy = column(metrics.get("dpo", []), "accuracy")
     title = "DPO: share of training pairs ranked right"
     found.append((line_chart(title, "step", "share", [Series("accuracy", accuracy)]), title))
-    return _charts(*found)
+    return [{"svg": svg, "caption": caption} for svg, caption in found if svg]
 
 
 def _bpb_rows(numbers: dict[str, Any]) -> list[dict[str, str]]:
@@ -171,7 +148,7 @@ def _bpb_rows(numbers: dict[str, Any]) -> list[dict[str, str]]:
 
 def _samples(metrics: Metrics) -> list[dict[str, Any]]:
     """Return samples of some steps, spread evenly, the last one among them."""
-    found = [m for m in metrics if isinstance(m, dict) and m.get("event") == "sample"]
+    found = [m for m in metrics if m.get("event") == "sample"]
     stride = -(-len(found) // SAMPLES_SHOWN) or 1
     return found[::-1][::stride][::-1]
 
@@ -211,14 +188,8 @@ def _architectures(path: Path) -> dict[str, Any] | None:
     columns = [key for key, value in rows[0].items() if not isinstance(value, (dict, list))]
     return {
         "columns": [column.replace("_", " ") for column in columns],
-        "rows": [[_cell(row.get(column)) for column in columns] for row in rows],
+        "rows": [[cell(row.get(column)) for column in columns] for row in rows],
     }
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _data_card(context: StageContext | None) -> str:
@@ -230,7 +201,7 @@ def _data_card(context: StageContext | None) -> str:
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     machine = {k: v for k, v in summary["machine"].items() if not isinstance(v, (list, dict))}
-    return [(k.replace("_", " "), _cell(v)) for k, v in {**machine, **summary["versions"]}.items()]
+    return [(k.replace("_", " "), cell(v)) for k, v in {**machine, **summary["versions"]}.items()]
 
 
 def _event_line(event: dict[str, Any]) -> str:

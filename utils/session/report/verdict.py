@@ -3,6 +3,7 @@
 from typing import Any
 
 from utils.session.report.outcome import evaluated_rate
+from utils.words import count, number, percent
 
 PRACTICE = (
     "Practice data: the questions and answers, and the preference pairs, were made from the "
@@ -28,8 +29,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
 
 
 def _size(pretrain: dict[str, Any]) -> str:
-    millions, tokens = pretrain["parameters"] / 1e6, pretrain["tokens"] / 1e6
-    text = f"It has {millions:.1f} million parameters and has read {tokens:.2g} million tokens. "
+    parameters, tokens = count(pretrain["parameters"]), count(pretrain["tokens"])
+    text = f"It has {parameters} parameters and has read {tokens} tokens. "
     if pretrain["parameters"] >= LARGE:
         return text + "Models of this size can know things; check every answer."
     return text + (
@@ -41,18 +42,16 @@ def _size(pretrain: dict[str, Any]) -> str:
 
 def _language(pretrain: dict[str, Any]) -> str:
     bpb, bigram = pretrain["val_bpb"], pretrain.get("bigram_bpb")
-    text = f"On text it has not seen it needs {bpb:.3f} bits per byte"
+    text = f"On text it has not seen it needs {number(bpb)} bits per byte"
     if bigram is None:
         return f"{text}; there is no baseline to compare with."
+    table = f"than a table of neighbouring pairs ({number(bigram)}): it has"
     if bpb < bigram:
-        gain = 1 - bpb / bigram
-        return (
-            f"{text}, {gain:.0%} fewer than a table of neighbouring pairs ({bigram:.3f}): it has "
-            "learned more than which piece follows which."
-        )
+        gain = percent(1 - bpb / bigram, 0)
+        return f"{text}, {gain} fewer {table} learned more than which token follows which."
     return (
-        f"{text}, no better than a table of neighbouring pairs ({bigram:.3f}): it has not learned "
-        "the language yet. Give it more time or a faster machine."
+        f"{text}, no better {table} not learned the language yet. "
+        "Give it more time or a faster machine."
     )
 
 
@@ -66,9 +65,9 @@ def _conversation(summary: dict[str, Any]) -> list[str]:
         return ["Fine-tuning was not measured on held-out conversations."]
     learned = "took" if after < before else "did not take"
     text = f"It {learned} the form of the conversations (held-out loss {before:.2f} to {after:.2f})"
-    text += "." if stops is None else f" and ends {stops:.0%} of its answers by itself."
+    text += "." if stops is None else f" and ends {percent(stops, 0)} of its answers by itself."
     empty = evaluated_rate(summary["evaluation"], "empty_rate")
-    return [text + (f" {empty:.0%} of its answers are empty." if empty else "")]
+    return [text + (f" {percent(empty, 0)} of its answers are empty." if empty else "")]
 
 
 def _preferences(dpo: dict[str, Any]) -> list[str]:
@@ -77,13 +76,12 @@ def _preferences(dpo: dict[str, Any]) -> list[str]:
     before, after = dpo["heldout_accuracy_before"], dpo["heldout_accuracy_after"]
     if before is None or after is None:
         return ["Preference training was not measured on held-out pairs."]
+    was, now = percent(before, 0), percent(after, 0)
     if after > before:
-        return [
-            f"It prefers the right answer in {after:.0%} of held-out pairs, {before:.0%} before."
-        ]
+        return [f"It prefers the right answer in {now} of held-out pairs, {was} before."]
     return [
-        f"Preference training changed nothing for the better ({before:.0%} of held-out pairs right "
-        f"before, {after:.0%} after)."
+        f"Preference training changed nothing for the better ({was} of held-out pairs right "
+        f"before, {now} after)."
     ]
 
 

@@ -100,8 +100,8 @@ def plan_seconds(
     if pool < least_s - 1e-6:
         needed = math.ceil((box_s + (least_s - pool) / (1 - MARGIN_SHARE)) / 60)
         raise BudgetError(
-            f"a box of {box_s / 60:.3g} min is too small for {', '.join(stages)} on this machine: "
-            f"give it at least {needed} (SESSION_MINUTES={needed})"
+            f"a time box of {box_s / 60:.3g} min is too small for {', '.join(stages)} on this "
+            f"machine: give it at least {needed} (SESSION_MINUTES={needed})"
         )
     planned = {stage: squeeze * costs.fixed[stage] for stage in [*stages, "report"]}
     if not training:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import PROCESSED
 from utils.config.prepare import PrepareConfig
 from utils.config.session import SessionConfig
 from utils.errors import ConfigError
@@ -35,7 +36,7 @@ class Corpus:
         """Return the prepared folder, relative to the working folder of the stages."""
         if self.prepare.output_dir is not None:
             return self.prepare.output_dir
-        return Path("data/processed") / self.folder_name(vocab_size)
+        return PROCESSED / self.folder_name(vocab_size)
 
 
 def find_corpus(cfg: SessionConfig) -> Corpus:

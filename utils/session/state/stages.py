@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.checkout import CHECKPOINTS, CONFIG, DPO, PRETRAIN, SFT, run_folders
+from utils.checkout import SCRIPTS as SCRIPTS_DIR
 from utils.config.session import SessionConfig
 from utils.errors import CheckpointError
-from utils.files import is_moved_aside
-from utils.machine.child_process import ROOT
+from utils.run_folder import RunFolder
 from utils.session.state.overrides import to_flags
 
 SCRIPTS = {
@@ -30,7 +31,6 @@ MODULES = {
     "serve": "utils.session.serve_check",
     "answers": "utils.session.report.answers",
 }
-RESULTS_DIR = Path("evaluation/results")
 ARCHITECTURES = 4
 """Model configurations that the architecture stage measures, to share its box among them."""
 
@@ -73,7 +73,7 @@ class StageContext:
     @property
     def pretrain_dir(self) -> Path:
         """Run folder of pre-training."""
-        return Path("checkpoints/pretrain") / (self.model_name or "tiny")
+        return PRETRAIN / (self.model_name or "tiny")
 
     @property
     def model_path(self) -> Path:
@@ -82,29 +82,24 @@ class StageContext:
         Raises:
             CheckpointError: the session trains none and none is there.
         """
-        made = {"dpo": Path("checkpoints/dpo"), "sft": Path("checkpoints/sft")}
-        for stage, path in {**made, "pretrain": self.pretrain_dir}.items():
+        for stage, path in (("dpo", DPO), ("sft", SFT), ("pretrain", self.pretrain_dir)):
             if stage in self.cfg.stages:
                 return path
         if self.cfg.model_path is not None:
             return self.cfg.model_path.absolute()
-        work_dir = self.cfg.work_dir
-        pretrained = sorted((work_dir / "checkpoints/pretrain").glob("*/run.json"))
-        pretrained = [path for path in pretrained if not is_moved_aside(path.parent)]
-        found = [path for path in made.values() if (work_dir / path / "run.json").is_file()]
-        found += [path.parent.relative_to(work_dir) for path in pretrained]
-        if not found:
-            raise CheckpointError(
-                "checkpoints/ holds no model: train one (make session-quick) or pass MODEL_PATH"
-            )
-        return found[0]
+        for folder in run_folders(self.cfg.work_dir):
+            if RunFolder.is_in(folder):
+                return folder.relative_to(self.cfg.work_dir)
+        raise CheckpointError(
+            "checkpoints/ holds no model: train one (make session-quick) or pass MODEL_PATH"
+        )
 
 
 def stage_command(stage: str, context: StageContext, minutes: float | None) -> list[str]:
     """Return the command line of a stage that has `minutes` for itself (None: no box)."""
     script = SCRIPTS.get(stage)
     command = [sys.executable]
-    command += [str(ROOT / "scripts" / script)] if script else ["-m", MODULES[stage]]
+    command += [str(SCRIPTS_DIR / script)] if script else ["-m", MODULES[stage]]
     flags = _FLAGS[stage](context) if stage in _FLAGS else []
     own = dict(context.settings.get(stage, {}))
     if stage in ("pretrain", "sft", "dpo", "evaluate", "answers") and minutes is not None:
@@ -115,7 +110,7 @@ def stage_command(stage: str, context: StageContext, minutes: float | None) -> l
 
 
 def _config(name: str) -> list[str]:
-    return ["--config", str(ROOT / "config" / name)]
+    return ["--config", str(CONFIG / name)]
 
 
 def _prepare(context: StageContext) -> list[str]:
@@ -147,7 +142,7 @@ def _sft(context: StageContext) -> list[str]:
 
 def _dpo(context: StageContext) -> list[str]:
     own = {
-        "model_path": Path("checkpoints/sft"),
+        "model_path": SFT,
         "dataset_path": context.dpo_dataset,
         "eval_data_dir": _eval_data_dir(context.cfg),
         "seed": context.cfg.seed,
@@ -170,7 +165,7 @@ def _evaluate(context: StageContext) -> list[str]:
 def _answers(context: StageContext) -> list[str]:
     trained = [s for s in ("sft", "dpo") if s in context.cfg.stages]
     own = {
-        "model_paths": [Path("checkpoints") / stage for stage in trained],
+        "model_paths": [CHECKPOINTS / stage for stage in trained],
         "output": context.folder / "answers.json",
     }
     return to_flags(own)

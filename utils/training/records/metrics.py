@@ -15,10 +15,9 @@ from typing import Any
 from utils.files import append_line, fingerprint, read_lines, write_atomic, write_json
 from utils.log import is_main_process
 from utils.machine.facts import package_versions
+from utils.run_folder import METRICS_FILE, RUN_FILE
 from utils.training.records.trackers import TensorBoard, Tracker, Trackers, WandB
 
-METRICS_FILE = "metrics.jsonl"
-RUN_FILE = "run.json"
 PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft", "sentencepiece", "numpy")
 
 

@@ -4,16 +4,16 @@ Reads metrics.jsonl, plan.json and run.json; what is missing leaves its part out
 (`page.html.j2`) escapes every text, so a model's words can never become markup.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.charts import STYLE_DIR, Mark, Series, line_chart
-from utils.files import read_json, read_lines, write_atomic
-from utils.log import duration
-from utils.training.records.metrics import METRICS_FILE, RUN_FILE
+from utils.files import write_atomic
+from utils.run_folder import RunFolder, read_metrics
+from utils.words import cell, count, duration, number, percent
 
 PAGE_FILE = "report.html"
 TEMPLATE = "page.html.j2"
@@ -49,8 +49,8 @@ def write_page(folder: Path) -> Path:
         DataError: the folder holds no run.json.
         LumiError: the disk is full or not writable.
     """
-    run = read_json(folder / RUN_FILE)
-    records = [line for line in read_lines(folder / METRICS_FILE) if "step" in line]
+    run = RunFolder.read(folder).record
+    records = [line for line in read_metrics(folder) if "step" in line]
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, STYLE_DIR]),
         autoescape=True,
@@ -77,8 +77,8 @@ def tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
     found = (
         ("parameters", "parameters", count),
         ("tokens", "tokens", count),
-        ("val_bpb", "bits per byte, held out", "{:.4f}".format),
-        ("tokens_per_s", "tokens/s" + (f", MFU {mfu:.0%}" if mfu else ""), "{:,.0f}".format),
+        ("val_bpb", "bits per byte, held out", lambda bpb: number(bpb, 4)),
+        ("tokens_per_s", "tokens/s" + (f", MFU {percent(mfu, 0)}" if mfu else ""), cell),
         ("seconds", "in all", duration),
     )
     return [(show(summary[key]), label) for key, label, show in found if summary.get(key)]
@@ -86,24 +86,7 @@ def tiles(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the numbers of the run as (name, value), those that are not known yet left out."""
-    return [(name, cell(summary[key])) for key, name in SUMMARY.items() if key in summary]
-
-
-def cell(value: Any) -> str:
-    """Return a number of the summary as text."""
-    if value is None:
-        return "not known"
-    if isinstance(value, float):
-        return f"{value:,.5g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def count(number: float) -> str:
-    """Return a large number with three digits: 812k, 4.92M, 1.20B."""
-    for least, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= least:
-            return f"{number / least:.3g}{unit}"
-    return f"{number:.0f}"
+    return [(name, cell(summary[key], 5)) for key, name in SUMMARY.items() if key in summary]
 
 
 def events(records: Records) -> list[dict[str, Any]]:
@@ -130,8 +113,11 @@ def samples(records: Records) -> list[dict[str, Any]]:
     return [{"step": step, "said": said} for step, said in sorted(found.items())][-SAMPLED_STEPS:]
 
 
-def charts(records: Records) -> list[dict[str, str]]:
-    """Return {svg, caption} of each chart that has something to show; the x axis is tokens."""
+def charts(records: Records, counting: Mapping[str, float] | None = None) -> list[dict[str, str]]:
+    """Return {svg, caption} of each chart that has something to show; the x axis is tokens.
+
+    `counting` are bits per byte that baselines reach, drawn as dashed lines beside the model's.
+    """
     per_step = next((r["tokens"] / r["step"] for r in reversed(records) if r.get("tokens")), 1.0)
     marks = [
         Mark(record["step"] * per_step, record["event"].replace("_", " "))
@@ -157,15 +143,23 @@ def charts(records: Records) -> list[dict[str, str]]:
     for title, unit, keys in drawn:
         lines = [Series(name, column(records, key, per_step)) for key, name in keys.items()]
         lines = [line for line in lines if line.points]
+        caption = title
+        if "val_bpb" in keys and lines and counting:
+            caption = f"{title}; dashed: what counting alone reaches"
+            first, last = lines[0].points[0][0], lines[0].points[-1][0]
+            lines += [
+                Series(name, [(first, bpb), (last, bpb)], is_reference=True)
+                for name, bpb in counting.items()
+            ]
         if svg := line_chart(title, "tokens", unit, lines, marks):
-            found.append({"svg": svg, "caption": title})
+            found.append({"svg": svg, "caption": caption})
     return found
 
 
-def column(records: Records, key: str, per_step: float) -> list[tuple[float, float]]:
-    """Return (tokens, value) of the records that hold `key`."""
+def column(records: Records, key: str, per_step: float = 1.0) -> list[tuple[float, float]]:
+    """Return (tokens, or else steps; value) of the records that hold `key`."""
     return [
         (record["step"] * per_step, float(record[key]))
         for record in records
-        if isinstance(record.get(key), int | float)
+        if isinstance(record.get(key), int | float) and "step" in record
     ]

@@ -8,15 +8,14 @@ import hashlib
 import logging
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from utils.checkout import ROOT
 from utils.machine.facts import package_versions
 from utils.machine.limits import cpu_name
 
-ROOT = Path(__file__).resolve().parents[3]
 CODE = ("utils/training/**/*.py", "utils/model/*.py", "utils/data/tokens/*.py")
 """What a training step goes through."""
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")

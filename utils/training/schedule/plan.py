@@ -14,11 +14,11 @@ from typing import Any
 
 from utils.errors import BudgetError, ConfigError, DataError
 from utils.files import read_json, write_json
+from utils.run_folder import PLAN_FILE
 from utils.time_box import Clock
 from utils.training.schedule.events import checked_event
 from utils.training.schedule.schedule import ENDLESS, Replan, Schedule, replay
 
-PLAN_FILE = "plan.json"
 EARLY_STOP = "early_stop"
 CALIBRATION_STEPS = 4
 """Steps measured before the first plan; they are training steps like the others."""

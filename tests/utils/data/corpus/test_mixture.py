@@ -96,7 +96,7 @@ def test_what_a_scarce_source_costs_is_told_with_the_way_out():
     assert taken == pytest.approx([2e6, 6e6, 8e6])
     message = loss_message(held, taken, sources)
     assert message == (
-        "a, c scarce for the weight: left out because of it 83% of b (30.0 M characters); "
+        "a, c scarce for the weight: left out because of it 83% of b (30M characters); "
         "weights a 1, b 18, c 4 would keep everything"
     )
     again = _weights(1.0, 18.0, 4.0)

@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from utils.checkout import RESULTS
 from utils.errors import LumiError
-from utils.session.report.outcome import count, number, percent, read_outcome, run_numbers
-from utils.session.state.stages import RESULTS_DIR, StageContext
+from utils.run_folder import RunFolder
+from utils.session.report.outcome import KEYS, read_outcome
+from utils.session.state.stages import StageContext
 
 SUMMARY = {"heldout_loss_before": 3.0, "heldout_loss_after": 1.0, "stop_rate": None, "rows": 9}
 
@@ -14,6 +16,10 @@ def write_run(folder, **record):
         json.dumps({"status": "finished", "summary": SUMMARY, **record})
     )
     return folder
+
+
+def run_numbers(folder, stage):
+    return RunFolder.read(folder).finished_numbers(KEYS[stage])
 
 
 def test_the_numbers_of_a_finished_run_are_taken_by_name(tmp_path):
@@ -32,15 +38,9 @@ def test_a_missing_number_is_named(tmp_path):
         run_numbers(write_run(tmp_path), "dpo")
 
 
-def test_numbers_in_words():
-    assert (count(65_000), count(8_510_000)) == ("65k", "8.51M")
-    assert (number(1.23456), number(None)) == ("1.235", "-")
-    assert (percent(0.968), percent(None)) == ("96.8%", "-")
-
-
 def test_the_line_of_the_evaluation_says_whether_the_last_model_ends_its_answers(bench):
     context = StageContext(bench.config(), bench.folder / "run", {})
-    folder = bench.folder / RESULTS_DIR / "run"
+    folder = bench.folder / RESULTS / "run"
     folder.mkdir(parents=True)
     stops = {"stop_rate": {"value": 0.82}}
     measured = {"status": "ok", "measures": stops | {"empty_rate": {"value": 0.0}}}

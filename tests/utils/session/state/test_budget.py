@@ -68,7 +68,7 @@ def test_a_tight_box_squeezes_fixed_costs_but_keeps_the_least_training():
 
 
 def test_a_box_too_small_says_how_large_it_must_be_and_that_size_is_enough():
-    with pytest.raises(BudgetError, match=r"a box of 1 min is too small.*SESSION_MINUTES=(\d+)"):
+    with pytest.raises(BudgetError, match=r"time box of 1 min is too small.*SESSION_MINUTES=(\d+)"):
         plan_seconds(60, 60, ALL, COSTS, SHARES, {})
     minutes = minimum_minutes(ALL, COSTS)
     assert minutes == 5

@@ -2,7 +2,8 @@
 
 import torch
 
-from utils.training.records.provenance import ROOT, changes, provenance
+from utils.checkout import ROOT
+from utils.training.records.provenance import changes, provenance
 
 
 def test_it_holds_code_versions_and_machine():
