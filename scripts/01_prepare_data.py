@@ -57,10 +57,10 @@ def prepare(cfg: PrepareConfig, find_protected: Callable[[], "Sequence[ItemSet]"
     from utils.data.corpus.corpus import Corpus
     from utils.data.corpus.fates import Decisions, decide
     from utils.data.corpus.rejected import Rejected
+    from utils.data.corpus.sources import find_sources
     from utils.data.description import Outcome, describe
     from utils.data.encoding import write_shards
     from utils.data.make_tokenizer import make_tokenizer
-    from utils.data.sources import find_sources
 
     check_language(cfg.language, cfg.language_detector)
     sources = find_sources(cfg)

@@ -19,9 +19,6 @@ MOST_COLUMNS = 120
 MODULES = sorted(path for path in UTILS.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted({path.parent for path in MODULES})
 
-FROM_PART_TO_STORY = {("utils/data/corpus/work_units.py", "utils/data/sources.py")}
-"""Imports of a story file by a part that are still there. Only ever take away from this list."""
-
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -107,8 +104,7 @@ def test_a_part_never_imports_the_story_of_its_package():
         if len(path.relative_to(UTILS).parts) > 2
         and target.parent == UTILS / path.relative_to(UTILS).parts[0]
     }
-    assert not crossing - FROM_PART_TO_STORY, "hand the story's value to the part as an argument"
-    assert not FROM_PART_TO_STORY - crossing, "mended: take it off FROM_PART_TO_STORY"
+    assert not crossing, "hand the story's value to the part as an argument"
 
 
 def test_folders_do_not_import_each_other_in_circles():
@@ -117,7 +113,7 @@ def test_folders_do_not_import_each_other_in_circles():
     for path in MODULES:
         for target in imported(path):
             start, end = (p if p.parent == UTILS else p.parent for p in (path, target))
-            if start != end and (name_of(path), name_of(target)) not in FROM_PART_TO_STORY:
+            if start != end:
                 arrows.setdefault(name_of(start), set()).add(name_of(end))
     while True:  # take away what imports nothing, or is imported by nothing, of what is left
         used = {end for ends in arrows.values() for end in ends}

@@ -26,7 +26,7 @@ from typing import Any
 
 from tests.benchmarks.corpus import build_corpus, repetitions
 from utils.config.prepare import MixtureSource
-from utils.data.sources import find_source, iter_source
+from utils.data.corpus.sources import find_source, iter_source
 from utils.machine.limits import cpu_name, usable_cores
 from utils.reading.documents import Document
 

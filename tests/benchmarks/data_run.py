@@ -24,7 +24,7 @@ from utils.data.corpus.cleaned_unit import CleanedUnit
 from utils.data.corpus.corpus import Corpus, Fate
 from utils.data.corpus.fates import drop_duplicates
 from utils.data.corpus.rejected import LossRecorder, Rejected
-from utils.data.sources import find_source
+from utils.data.corpus.sources import find_source
 from utils.data.tokens.shards import iter_documents
 from utils.data.work.cache import ResultCache
 from utils.data.work.workers import Workers

@@ -20,9 +20,9 @@ from utils.config.prepare import PrepareConfig
 from utils.data.corpus.corpus import Corpus, Fate
 from utils.data.corpus.decontamination import ItemSet
 from utils.data.corpus.rejected import Rejected
+from utils.data.corpus.sources import Source
 from utils.data.growth import Files, rounds_of, take_shards
 from utils.data.identity import identity_of, is_prepared
-from utils.data.sources import Source
 from utils.data.tokens.shards import token_dtype
 from utils.data.work.cache import ResultCache
 from utils.data.work.ray_workers import RayWorkers

@@ -8,8 +8,8 @@ from utils.config.prepare import PrepareConfig
 from utils.data.cleaning.batch import Rules
 from utils.data.corpus.cleaned_unit import CleanedUnit, clean_unit
 from utils.data.corpus.rejected import Rejected
+from utils.data.corpus.sources import Source, fetch
 from utils.data.corpus.work_units import WorkUnit, iter_units
-from utils.data.sources import Source, fetch
 from utils.data.work.cache import ResultCache
 from utils.data.work.workers import AnyWorkers
 from utils.log import progress

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.prepare import PrepareConfig, TokenCompression
+from utils.data.corpus.sources import Source
 from utils.data.identity import is_of
-from utils.data.sources import Source
 from utils.data.tokens.shards import format_keys
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint, folder_damage, read_json, to_json

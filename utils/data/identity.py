@@ -12,7 +12,7 @@ from utils.config.filters import load_profile
 from utils.config.kinds import Kind
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.decontamination import ItemSet
-from utils.data.sources import Source
+from utils.data.corpus.sources import Source
 from utils.data.tokens.shards import format_keys, read_dataset
 from utils.errors import DataError
 from utils.files import MANIFEST, fingerprint

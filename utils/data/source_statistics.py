@@ -12,7 +12,7 @@ from utils.config.prepare import MixtureSource
 from utils.data.corpus.corpus import SPLITS, Corpus
 from utils.data.corpus.mixture import wanted_shares
 from utils.data.corpus.rejected import Losses, Rejected
-from utils.data.sources import Source
+from utils.data.corpus.sources import Source
 
 
 def document_account(counts: Counter[str], losses: Losses, kept: int) -> dict[str, Any]:

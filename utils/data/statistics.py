@@ -14,9 +14,9 @@ from utils.config.filters import load_profile
 from utils.config.prepare import PrepareConfig
 from utils.data.corpus.corpus import KEPT, Corpus
 from utils.data.corpus.rejected import Rejected
+from utils.data.corpus.sources import Source, source_files
 from utils.data.growth import Files
 from utils.data.source_statistics import character_account, document_account, source_manifests
-from utils.data.sources import Source, source_files
 from utils.tokenizers.control_tokens import CHAT_TOKENS
 from utils.tokenizers.language_samples import bytes_per_token
 from utils.tokenizers.tokenizer import Tokenizer

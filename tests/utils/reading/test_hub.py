@@ -14,8 +14,8 @@ from tests.stage01 import prepare
 from utils.config.prepare import MixtureSource, PrepareConfig
 from utils.data.cleaning.batch import Rules
 from utils.data.corpus import work_units as units
+from utils.data.corpus.sources import fetch, find_source
 from utils.data.corpus.work_units import iter_units
-from utils.data.sources import fetch, find_source
 from utils.errors import DataError
 from utils.files import folder_damage
 from utils.reading import file_parts

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import xxhash
 
 from utils.data.cleaning.batch import Rules
-from utils.data.sources import Source, iter_parts, iter_source
+from utils.data.corpus.sources import Source, iter_parts, iter_source
 from utils.files import fingerprint
 from utils.reading.documents import BadLine, Document, Records
 from utils.reading.file_parts import PART_BYTES, FilePart

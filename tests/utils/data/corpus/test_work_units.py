@@ -8,8 +8,8 @@ import pytest
 from utils.config.prepare import MixtureSource
 from utils.data.cleaning.batch import Rules
 from utils.data.corpus import work_units as units
+from utils.data.corpus.sources import find_source, iter_source
 from utils.data.corpus.work_units import iter_units
-from utils.data.sources import find_source, iter_source
 from utils.reading import file_parts
 
 RULES = Rules(1, 1000, None, "py3langid", 0.5, 0.8)

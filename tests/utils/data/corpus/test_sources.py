@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from utils.config.prepare import MixtureSource, PrepareConfig
-from utils.data.sources import ALIASES, find_source, iter_source, source_files
+from utils.data.corpus.sources import ALIASES, find_source, iter_source, source_files
 from utils.errors import DataError
 from utils.reading.documents import Document
 
