@@ -1,5 +1,6 @@
 """A pre-trained toy, practice data, and one SFT run on them that several tests look at."""
 
+import contextlib
 import json
 import shutil
 
@@ -47,5 +48,8 @@ def sft_run(project):
         "max_steps": 6,
         "logging_steps": 2,
     }
-    run_sft(SFTConfig.build(settings))
+    # As a user: PEFT's own name of the base is relative to the working folder, and from a clone
+    # below the temporary folder it would lead to this base from a test's folder too.
+    with contextlib.chdir(project):
+        run_sft(SFTConfig.build(settings))
     return project / "checkpoints" / "sft"
