@@ -27,11 +27,11 @@ from utils.words import duration
 PLAIN_INTERVAL_S = 15.0
 """Seconds between two progress lines where stderr is no terminal."""
 MARK_INTERVAL_S = 5.0
-"""The same at a good moment for a line, such as every --logging_steps."""
+"""Seconds between two of them at a good moment, such as every --logging_steps."""
 REFRESH_S = 0.2
 """Seconds between two notes on a terminal."""
 Note = str | Callable[[], str]
-"""What is shown beside the progress; a function is called only when it is shown."""
+"""Text beside the progress; a function is called only when its text is shown."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Task:
     unit: str = ""
     """What is counted: then a rate is shown."""
     done: float = 0.0
-    """Of it; what was done before counts for the share, not for the rate."""
+    """Units finished; those of an earlier process count for the percentage, not for the rate."""
     _progress: Progress | None = None
     _id: TaskID | None = None
     _started: float = field(default_factory=time.monotonic)

@@ -197,12 +197,15 @@ def check_answers(client, folder):
 
 
 def check_that_leaving_stops_the_writing(client):
-    """An answer of 400 tokens takes seconds; it is over soon after its client has gone."""
+    """An answer is over long before its end when its client has gone."""
+    started = time.monotonic()
+    client.post("/generate", json={"prompt": "hi", "max_new_tokens": 400})
+    whole_s = time.monotonic() - started  # on this machine, now
     chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 400, "stream": True}
     with client.stream("POST", "/v1/chat/completions", json=chat) as response:
         next(response.iter_lines())
         assert client.get("/health").json()["pending"] == 1  # answers while it writes
-    assert wait_for_idle(client) < 1
+    assert wait_for_idle(client) < 0.5 * whole_s
     with pytest.raises(httpx.ReadTimeout):
         client.post("/generate", json={"prompt": "hi", "max_new_tokens": 400}, timeout=0.3)
-    assert wait_for_idle(client) < 1
+    assert wait_for_idle(client) < 0.5 * whole_s

@@ -1,5 +1,6 @@
 """A pre-trained toy, practice data, and one SFT run on them that several tests look at."""
 
+import contextlib
 import importlib
 import json
 import shutil
@@ -63,5 +64,8 @@ def sft_run(project, run_sft):
         "max_steps": 6,
         "logging_steps": 2,
     }
-    run_sft(SFTConfig.build(settings))
+    # As a user: PEFT's own name of the base is relative to the working folder, and from a clone
+    # below the temporary folder it would lead to this base from a test's folder too.
+    with contextlib.chdir(project):
+        run_sft(SFTConfig.build(settings))
     return project / "checkpoints" / "sft"

@@ -1,7 +1,5 @@
 """The measured rate is a rate; cards are known by the names their driver gives."""
 
-import time
-
 import pytest
 
 from utils.machine.matmul_speed import (
@@ -13,10 +11,8 @@ from utils.machine.matmul_speed import (
 )
 
 
-def test_the_rate_is_positive_and_the_time_is_bounded():
-    started = time.perf_counter()
+def test_the_rate_is_that_of_a_processor():
     rate, precision = gemm_rate("cpu", 0.1)
-    assert time.perf_counter() - started < 20  # importing torch included, on a busy machine
     assert 1e8 < rate < 1e15
     assert precision in ("bfloat16", "float32")
 
