@@ -160,7 +160,7 @@ def _tokenizer(stats: dict[str, Any]) -> str:
     tokenizer = stats["tokenizer"]
     return f"""## Tokenizer
 
-{TYPES.get(tokenizer["type"], tokenizer["type"])}, a vocabulary of {tokenizer["vocab_size"]:,},
+{TYPES.get(tokenizer["type"], tokenizer["type"])}, {tokenizer["vocab_size"]:,} pieces,
 sha256 `{tokenizer["sha256"]}`,
 {tokenizer["heldout_bytes_per_token"]} bytes per token on held-out text: see
 `tokenizer/TOKENIZER_CARD.md`."""
@@ -214,8 +214,8 @@ def tokenizer_card(stats: dict[str, Any]) -> str:
     head, rows = ("language", "bytes per token"), tokenizer["languages_bytes_per_token"].items()
     return f"""# Tokenizer card
 
-{TYPES.get(tokenizer["type"], tokenizer["type"])}, a vocabulary of {tokenizer["vocab_size"]:,};
-decoding gives back every text. {origin}
+{TYPES.get(tokenizer["type"], tokenizer["type"])}, {tokenizer["vocab_size"]:,} pieces; decoding
+gives back every text. {origin}
 
 - sha256 of {tokenizer["file"]}: `{tokenizer["sha256"]}`
 - `{tokenizer["eos"]["token"]}` {tokenizer["eos"]["id"]} ends each document and stands before a text

@@ -84,7 +84,7 @@ def test_the_tokenizer_card_tells_a_new_one_from_one_used_again():
     assert "Trained on 970,000 characters of the training split of toy." in tokenizer_card(STATS)
     assert "**3.82 bytes per token** on 19,000 bytes" in tokenizer_card(STATS)
     assert "| Russian | 2.0312 |" in tokenizer_card(STATS).splitlines()
-    assert "unigram with byte fallback, a vocabulary of 8,192;" in tokenizer_card(STATS)
+    assert "SentencePiece unigram with byte fallback, 8,192 pieces;" in tokenizer_card(STATS)
     assert "- chat tokens, which no text gives: `<|im_start|>` 4, `<|im_end|>` 5" in (
         tokenizer_card(STATS).splitlines()
     )

@@ -147,7 +147,7 @@ def test_skip_perplexity_and_a_used_up_box_are_not_run_with_the_reason(settings)
     assert (entry["status"], entry["reason"]) == ("not run", "left out by --skip_perplexity")
     folder = evaluate(settings(max_minutes=0.0001), only("boolq"))
     [entry] = read_json(folder / "evaluation_results.json")["results"].values()
-    assert entry["reason"] == "no time left in the box of 0.0001 minutes"
+    assert entry["reason"] == "no time left in the time box of 0.0001 minutes"
 
 
 def test_missing_benchmark_files_are_not_run_with_the_remedy(settings, tmp_path):
