@@ -65,5 +65,5 @@ def test_own_texts_are_measured_and_named_after_their_folder(bench):
     (texts / "a.txt").write_text("x" * 3000)
     corpus = find_corpus(bench.config(source=texts))
     assert corpus.raw_bytes == 3000
-    assert corpus.flags == ("--input_path", str(texts))
+    assert corpus.settings == {"input_path": texts}
     assert corpus.folder(1024).name == "my texts-1024"
