@@ -35,7 +35,7 @@ def test_boxes_are_those_of_the_documents():
 
 
 def test_the_stages_are_called_with_flags_that_they_know(bench):
-    from utils.session.state.overrides import STAGE_CONFIGS
+    from utils.config.variables import STAGE_CONFIGS
 
     called: dict[str, list[str]] = {}
 

@@ -12,9 +12,9 @@ from typing import Any
 from utils.checkout import CHECKPOINTS, CONFIG, DPO, PRETRAIN, SFT, run_folders
 from utils.checkout import SCRIPTS as SCRIPTS_DIR
 from utils.config.session import SessionConfig
+from utils.config.variables import to_flags
 from utils.errors import CheckpointError
 from utils.run_folder import RunFolder
-from utils.session.state.overrides import to_flags
 
 SCRIPTS = {
     "prepare": "01_prepare_data.py",
