@@ -74,7 +74,7 @@ class StageConfig(Section):
         values = {key: value for key, value in values.items() if key not in cls.ignored_keys}
         for key in values:
             if key not in cls.model_fields:
-                raise ConfigError(f"{path}: unknown key {key!r}: {_nearest(key, cls.model_fields)}")
+                raise ConfigError(f"{path}: unknown key {key!r}: {nearest(key, cls.model_fields)}")
         return values
 
     @classmethod
@@ -119,7 +119,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return getattr(error, "strerror", None) or "not UTF-8 text"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return `did you mean X?`, or the advice to look at --help."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else "see --help for the known ones"
@@ -137,7 +137,7 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             wrong = unknown[0].split("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
-            raise UsageError(f"{self.prog}: unknown argument {wrong}: {_nearest(wrong, known)}")
+            raise UsageError(f"{self.prog}: unknown argument {wrong}: {nearest(wrong, known)}")
         return vars(parsed)
 
 

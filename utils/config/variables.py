@@ -1,8 +1,12 @@
-"""Turns Make variables into the flags of a command: `make pretrain-tiny BATCH_SIZE=8`.
+"""Turns Make variables into the flags of a command, and into settings of a session's stages.
 
 The Makefile asks `python -m utils.config.variables COMMAND NAME=VALUE...` with what stands on its
 command line and puts the answer, `--batch_size 8`, behind the script. The settings themselves say
 which variables they take (`utils.config.kinds`). Values are only passed on: the script judges them.
+
+A session takes the settings of single stages from PRETRAIN_LEARNING_RATE=1e-3 and the like, which
+it judges before it starts. Plain names (BATCH_SIZE) never reach it: nobody could tell for which
+stage they are meant.
 """
 
 import difflib
@@ -12,14 +16,14 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_origin
+from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
 
-from utils.config.base import StageConfig
+from utils.config.base import StageConfig, nearest
 from utils.config.dpo import DPOConfig
 from utils.config.evaluate import EvaluateConfig
-from utils.config.kinds import Reach, Variable, mark_of
+from utils.config.kinds import BySession, Reach, Variable, mark_of
 from utils.config.machine import PlanConfig
 from utils.config.preflight import PreflightConfig
 from utils.config.prepare import PrepareConfig, SampleConfig
@@ -28,6 +32,7 @@ from utils.config.prove_resume import ProveResumeConfig
 from utils.config.serve import ServeConfig
 from utils.config.session import PipelineConfig, ResumeConfig, SessionConfig
 from utils.config.sft import SFTConfig
+from utils.errors import ConfigError
 
 COMMANDS: dict[str, type[StageConfig]] = {
     "prepare": PrepareConfig,
@@ -45,8 +50,14 @@ COMMANDS: dict[str, type[StageConfig]] = {
     "resume": ResumeConfig,
 }
 """What the Makefile calls a command, and its settings."""
+STAGE_CONFIGS = {
+    name: COMMANDS[name] for name in ("prepare", "samples", "pretrain", "sft", "dpo", "evaluate")
+}
+"""Stages that a session gives settings."""
 PREFIXES = ("pretrain", "sft", "dpo")
 """Stages whose settings a session takes from variables such as PRETRAIN_LEARNING_RATE."""
+OWN_VARIABLES = frozenset({"SFT_DATASET", "DPO_DATASET"})
+"""Variables with a stage's prefix that are settings of the session itself."""
 MAKEFILE = Path(__file__).resolve().parents[2] / "Makefile"
 NEAR = 0.85
 """Likeness from which a name on the command line counts as a slip: BATCH_SIZ, LEARNINGRATE."""
@@ -70,13 +81,27 @@ def flags_of(
     config: type[StageConfig], command_line: Mapping[str, str], environ: Mapping[str, str]
 ) -> list[str]:
     """Return the flags for all settings that a variable holds; an empty one counts as unset."""
-    flags: list[str] = []
+    values: dict[str, str | list[str]] = {}
     for name, variable in variables_of(config).items():
         field = config.model_fields[name]
         is_typed = mark_of(field.metadata, Reach) is Reach.COMMAND_LINE
         value = command_line.get(variable, "" if is_typed else environ.get(variable, ""))
         if value:
-            flags += [f"--{name}", *(value.split() if is_list(field) else [value])]
+            values[name] = value.split() if is_list(field) else value
+    return to_flags(values)
+
+
+def to_flags(values: Mapping[str, Any]) -> list[str]:
+    """Return settings as command-line flags: {"seed": 1, "bf16": False} -> --seed 1 --bf16 False.
+
+    Settings that are None are left out.
+    """
+    flags: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, (list, tuple)):
+            flags += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            flags += [f"--{name}", str(value)]
     return flags
 
 
@@ -99,6 +124,51 @@ def slips(names: Iterable[str]) -> dict[str, str]:
     return {name: match[0] for name, match in nearest.items() if match}
 
 
+def stage_overrides(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the settings of each stage that variables with its prefix hold.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong value, or one that the session itself decides.
+    """
+    overrides: dict[str, dict[str, Any]] = {}
+    for stage in PREFIXES:
+        prefix = f"{stage.upper()}_"
+        given = {
+            name: value
+            for name, value in sorted(environ.items())
+            if name.startswith(prefix) and name not in OWN_VARIABLES and value
+        }
+        values = {name.removeprefix(prefix).lower(): value for name, value in given.items()}
+        overrides[stage] = check_flags(stage, values, prefix)
+    return {stage: values for stage, values in overrides.items() if values}
+
+
+def check_flags(stage: str, values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `values` (setting -> text or value) when stage's settings know and accept them.
+
+    Raises:
+        ConfigError: one line that names the variable (`prefix` + name) or setting.
+    """
+    if stage not in STAGE_CONFIGS:
+        raise ConfigError(f"stage {stage} takes no settings in a session: remove {values}")
+    config = STAGE_CONFIGS[stage]
+    known = config.model_fields
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        shown = f"{prefix}{name.upper()}" if prefix else f"{stage}.{name}"
+        if name not in config.model_fields:
+            raise ConfigError(
+                f"{shown}: no setting of stage {stage}: {nearest(name, config.model_fields)}"
+            )
+        field = config.model_fields[name]
+        if decided := mark_of(field.metadata, BySession):
+            raise ConfigError(f"{shown}={value}: a session decides that: {decided.instead}")
+        typed[name] = value.split() if isinstance(value, str) and is_list(known[name]) else value
+    if typed:
+        config.build(typed, f"settings of stage {stage}")
+    return typed
+
+
 def _variable(name: str, field: FieldInfo) -> str:
     mark = mark_of(field.metadata, Variable)
     return mark.name if mark else name.upper()
@@ -117,8 +187,8 @@ def main(argv: Sequence[str]) -> int:
     command, *given = argv
     command_line = dict(one.split("=", 1) for one in given)
     wrong = slips(command_line)
-    for name, nearest in wrong.items():
-        sys.stderr.write(f"unknown variable {name}: did you mean {nearest}?\n")
+    for name, meant in wrong.items():
+        sys.stderr.write(f"unknown variable {name}: did you mean {meant}?\n")
     if wrong:
         return 2
     flags = flags_of(COMMANDS[command], command_line, os.environ)

@@ -30,7 +30,6 @@ from utils.session.state.budget import (
 from utils.session.state.corpus import Corpus, find_corpus, is_prepared, sample_limit
 from utils.session.state.display import Display
 from utils.session.state.folder import Session
-from utils.session.state.overrides import to_flags
 from utils.session.state.stages import StageContext
 from utils.words import count, size
 
@@ -151,16 +150,15 @@ def _context(session: Session, corpus: Corpus | None, model: ModelPlan | None) -
         return context
     settings = model.settings if model else corpus.prepare.model_dump()
     vocab_size = settings["vocab_size"]
-    shape: dict[str, Any] = {}
+    own: dict[str, Any] = dict(corpus.settings)
     if vocab_size != corpus.prepare.vocab_size:
-        shape["dataset_name"] = corpus.folder_name(vocab_size)
-        shape["vocab_size"] = vocab_size
+        own["dataset_name"] = corpus.folder_name(vocab_size)
+        own["vocab_size"] = vocab_size
     if settings["sequence_length"] != corpus.prepare.sequence_length:
-        shape["sequence_length"] = settings["sequence_length"]
+        own["sequence_length"] = settings["sequence_length"]
     if model is not None and session.box_s is not None:
-        shape |= sample_limit(corpus, model.tokens)
-    flags = (*corpus.flags, *to_flags(shape))
-    return replace(context, corpus_flags=flags, corpus_dir=corpus.folder(vocab_size))
+        own |= sample_limit(corpus, model.tokens)
+    return replace(context, corpus_settings=own, corpus_dir=corpus.folder(vocab_size))
 
 
 def replan(session: Session, plan: SessionPlan) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ from utils.checkout import SCRIPTS
 from utils.config.kinds import Kind
 from utils.config.pretrain import PretrainConfig
 from utils.config.session import ResumeConfig
+from utils.config.variables import to_flags
 from utils.errors import BudgetError, LumiError
 from utils.files import folder_damage
 from utils.machine.child_process import child_environment
@@ -24,7 +25,6 @@ from utils.run_folder import RunFolder
 from utils.session.runner import REAL, Runner, Tools
 from utils.session.state.display import Display
 from utils.session.state.folder import Session, list_sessions, refuse_second_session
-from utils.session.state.overrides import to_flags
 from utils.stage import run_stage, stop_request
 
 UNFINISHED = ("running", "interrupted", "failed")

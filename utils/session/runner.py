@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from utils.config.session import SessionConfig
+from utils.config.variables import check_flags, stage_overrides
 from utils.errors import BudgetError, Interrupted, LumiError
 from utils.files import move_aside
 from utils.lock import one_writer
@@ -31,7 +32,6 @@ from utils.session.report import outcome
 from utils.session.report.closing import advise, final_words, write_report
 from utils.session.state.display import Clock, Display
 from utils.session.state.folder import Session, refuse_second_session
-from utils.session.state.overrides import check_flags, stage_overrides
 from utils.session.state.stages import StageContext, stage_command
 from utils.stage import EXIT_INTERRUPTED, run_stage, stop_request
 

@@ -6,9 +6,9 @@ from utils.config.base import Section
 from utils.config.kinds import BySession, Kind, Reach, Variable, mark_of
 from utils.config.prepare import MixtureSource, PrepareConfig
 from utils.config.pretrain import PretrainConfig
+from utils.config.variables import STAGE_CONFIGS
 from utils.data.identity import identity_of, settings_without_places
 from utils.files import fingerprint
-from utils.session.state.overrides import STAGE_CONFIGS
 from utils.training.inputs import Inputs
 from utils.training.run import run_identity
 

@@ -35,7 +35,7 @@ def test_boxes_are_those_of_the_documents():
 
 
 def test_the_stages_are_called_with_flags_that_they_know(bench):
-    from utils.session.state.overrides import STAGE_CONFIGS
+    from utils.config.variables import STAGE_CONFIGS
 
     called: dict[str, list[str]] = {}
 
@@ -65,5 +65,5 @@ def test_own_texts_are_measured_and_named_after_their_folder(bench):
     (texts / "a.txt").write_text("x" * 3000)
     corpus = find_corpus(bench.config(source=texts))
     assert corpus.raw_bytes == 3000
-    assert corpus.flags == ("--input_path", str(texts))
+    assert corpus.settings == {"input_path": texts}
     assert corpus.folder(1024).name == "my texts-1024"

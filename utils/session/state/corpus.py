@@ -20,8 +20,8 @@ PYDOCS_BYTES = 36_000_000
 class Corpus:
     """The corpus of a session."""
 
-    flags: tuple[str, ...]
-    """What 01_prepare_data.py is called with, except tokenizer and size."""
+    settings: dict[str, Path]
+    """Settings that 01_prepare_data.py is called with, except tokenizer and size."""
     prepare: PrepareConfig
     """Settings of the preparation as the data set configuration has them."""
     raw_bytes: float | None
@@ -50,10 +50,10 @@ def find_corpus(cfg: SessionConfig) -> Corpus:
         if not path.exists():
             raise ConfigError(f"{cfg.source}: there is no such file or folder: check SRC")
         prepare = PrepareConfig.build({"input_path": str(path)})
-        return Corpus(("--input_path", str(path)), prepare, _raw_bytes(prepare, cfg.work_dir))
+        return Corpus({"input_path": path}, prepare, _raw_bytes(prepare, cfg.work_dir))
     config = cfg.dataset_config.absolute()
     prepare = PrepareConfig.build(PrepareConfig.read_file(config), str(cfg.dataset_config))
-    return Corpus(("--config", str(config)), prepare, _raw_bytes(prepare, cfg.work_dir))
+    return Corpus({"config": config}, prepare, _raw_bytes(prepare, cfg.work_dir))
 
 
 def is_prepared(corpus: Corpus, vocab_size: int, work_dir: Path) -> bool:

@@ -4,17 +4,17 @@ Everything runs in the working folder, so data/, checkpoints/ and evaluation/res
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utils.checkout import CHECKPOINTS, CONFIG, DPO, PRETRAIN, SFT, run_folders
 from utils.checkout import SCRIPTS as SCRIPTS_DIR
 from utils.config.session import SessionConfig
+from utils.config.variables import to_flags
 from utils.errors import CheckpointError
 from utils.run_folder import RunFolder
-from utils.session.state.overrides import to_flags
 
 SCRIPTS = {
     "prepare": "01_prepare_data.py",
@@ -44,7 +44,8 @@ class StageContext:
     """The session's folder."""
     settings: Mapping[str, Mapping[str, Any]]
     """Further settings of each stage; they come last and therefore win."""
-    corpus_flags: tuple[str, ...] = ()
+    corpus_settings: Mapping[str, Any] = field(default_factory=dict)
+    """What stage 01 is called with."""
     corpus_dir: Path | None = None
     """Prepared data."""
     model_name: str | None = None
@@ -66,9 +67,9 @@ class StageContext:
         return self.folder / "data" / name if "samples" in self.cfg.stages else Path("data") / name
 
     @property
-    def pretrain_config(self) -> Path:
-        """The planned model and its training settings."""
-        return self.folder / "pretrain_config.json"
+    def eval_data_dir(self) -> Path | None:
+        """Local evaluation files, where the user named some."""
+        return self.cfg.eval_data_dir and self.cfg.eval_data_dir.expanduser().absolute()
 
     @property
     def pretrain_dir(self) -> Path:
@@ -98,95 +99,54 @@ class StageContext:
 def stage_command(stage: str, context: StageContext, minutes: float | None) -> list[str]:
     """Return the command line of a stage that has `minutes` for itself (None: no box)."""
     script = SCRIPTS.get(stage)
-    command = [sys.executable]
-    command += [str(SCRIPTS_DIR / script)] if script else ["-m", MODULES[stage]]
-    flags = _FLAGS[stage](context) if stage in _FLAGS else []
+    command = [str(SCRIPTS_DIR / script)] if script else ["-m", MODULES[stage]]
+    values = _SETTINGS[stage](context) if stage in _SETTINGS else {}
     own = dict(context.settings.get(stage, {}))
     if stage in ("pretrain", "sft", "dpo", "evaluate", "answers") and minutes is not None:
         own = {"max_minutes": round(minutes, 4)} | own
     if stage == "architecture" and minutes is not None:
         own["max_seconds"] = round(60 * minutes / ARCHITECTURES, 1)
-    return command + flags + to_flags(own)
+    return [sys.executable, *command, *to_flags(values), *to_flags(own)]
 
 
-def _config(name: str) -> list[str]:
-    return ["--config", str(CONFIG / name)]
-
-
-def _prepare(context: StageContext) -> list[str]:
-    return [*context.corpus_flags, *to_flags({"eval_data_dir": _eval_data_dir(context.cfg)})]
-
-
-def _eval_data_dir(cfg: SessionConfig) -> Path | None:
-    return cfg.eval_data_dir and cfg.eval_data_dir.expanduser().absolute()
-
-
-def _samples(context: StageContext) -> list[str]:
-    return to_flags({"output_dir": context.folder / "data", "seed": context.cfg.seed})
-
-
-def _pretrain(context: StageContext) -> list[str]:
-    own = {"data_dir": context.corpus_dir, "seed": context.cfg.seed}
-    return ["--config", str(context.pretrain_config), *to_flags(own)]
-
-
-def _sft(context: StageContext) -> list[str]:
-    own = {
+_SETTINGS: dict[str, Callable[[StageContext], dict[str, Any]]] = {
+    "prepare": lambda context: {**context.corpus_settings, "eval_data_dir": context.eval_data_dir},
+    "samples": lambda context: {"output_dir": context.folder / "data", "seed": context.cfg.seed},
+    "pretrain": lambda context: {
+        "config": context.folder / "pretrain_config.json",
+        "data_dir": context.corpus_dir,
+        "seed": context.cfg.seed,
+    },
+    "sft": lambda context: {
+        "config": CONFIG / "sft.json",
         "model_path": context.pretrain_dir,
         "dataset_path": context.sft_dataset,
-        "eval_data_dir": _eval_data_dir(context.cfg),
+        "eval_data_dir": context.eval_data_dir,
         "seed": context.cfg.seed,
-    }
-    return _config("sft.json") + to_flags(own)
-
-
-def _dpo(context: StageContext) -> list[str]:
-    own = {
+    },
+    "dpo": lambda context: {
+        "config": CONFIG / "dpo.json",
         "model_path": SFT,
         "dataset_path": context.dpo_dataset,
-        "eval_data_dir": _eval_data_dir(context.cfg),
+        "eval_data_dir": context.eval_data_dir,
         "seed": context.cfg.seed,
-    }
-    return _config("dpo.json") + to_flags(own)
-
-
-def _evaluate(context: StageContext) -> list[str]:
-    cfg = context.cfg
-    own = {
+    },
+    "evaluate": lambda context: {
+        "config": CONFIG / "evaluate.json",
         "model_path": context.model_path,
         "corpus_dir": context.corpus_dir,
-        "data_dir": _eval_data_dir(cfg),
+        "data_dir": context.eval_data_dir,
         "run_name": context.folder.name,
-        "seed": cfg.seed,
-    }
-    return _config("evaluate.json") + to_flags(own)
-
-
-def _answers(context: StageContext) -> list[str]:
-    trained = [s for s in ("sft", "dpo") if s in context.cfg.stages]
-    own = {
-        "model_paths": [CHECKPOINTS / stage for stage in trained],
+        "seed": context.cfg.seed,
+    },
+    "answers": lambda context: {
+        "model_paths": [CHECKPOINTS / s for s in ("sft", "dpo") if s in context.cfg.stages],
         "output": context.folder / "answers.json",
-    }
-    return to_flags(own)
-
-
-def _architecture(context: StageContext) -> list[str]:
-    return ["--measure", "--output_path", str(context.folder / "architectures.json")]
-
-
-def _serve(context: StageContext) -> list[str]:
-    return to_flags({"model_path": context.model_path, "port": 0})
-
-
-_FLAGS = {
-    "prepare": _prepare,
-    "samples": _samples,
-    "pretrain": _pretrain,
-    "sft": _sft,
-    "dpo": _dpo,
-    "evaluate": _evaluate,
-    "answers": _answers,
-    "architecture": _architecture,
-    "serve": _serve,
+    },
+    "architecture": lambda context: {
+        "measure": True,
+        "output_path": context.folder / "architectures.json",
+    },
+    "serve": lambda context: {"model_path": context.model_path, "port": 0},
 }
+"""What a session sets for its stages; `settings` of the context come after it and win."""
