@@ -39,9 +39,9 @@ def main(cfg: PretrainConfig) -> Path:
     processes = Processes(cpu=cfg.cpu)
     with processes.together(), open_run(inputs, processes.share) as run:
         if cfg.preflight and processes.is_main:
-            from utils.preflight.runner import preflight_pretrain
+            from utils.preflight.runner import before_pretrain, prove
 
-            preflight_pretrain(run.cfg, run.data_dirs[0])
+            prove(before_pretrain(run.cfg, run.data_dirs[0]))
 
         trainer = build_trainer(run, processes, clock)
         report = Report(trainer)

@@ -23,9 +23,9 @@ def main(cfg: SFTConfig) -> Path:
     """Prove the training signal, train, merge, measure; the merged folder goes to stdout."""
     stop_request.install()
     if cfg.preflight:
-        from utils.preflight.runner import preflight_sft
+        from utils.preflight.runner import before_sft, prove
 
-        preflight_sft(cfg)
+        prove(before_sft(cfg))
 
     from utils.chat.templates import TEMPLATES
     from utils.finetuning.lora import base_checkpoint, save

@@ -23,9 +23,9 @@ def main(cfg: DPOConfig) -> Path:
     """Prove the training signal, train, merge, measure; the merged folder goes to stdout."""
     stop_request.install()
     if cfg.preflight:
-        from utils.preflight.runner import preflight_dpo
+        from utils.preflight.runner import before_dpo, prove
 
-        preflight_dpo(cfg)
+        prove(before_dpo(cfg))
 
     from utils.finetuning.dpo import (
         build_trainer,

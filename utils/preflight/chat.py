@@ -11,16 +11,14 @@ Conversation = list[Message]
 
 def answers_are_learned(rows: SFTRows, stop_id: int) -> CheckResult:
     """Prove that every row has labels, equal to its ids, of which the stop token is the last."""
-    wrong = []
-    for number, (ids, labels) in enumerate(zip(rows.input_ids, rows.labels, strict=True)):
+    is_right = []
+    for ids, labels in zip(rows.input_ids, rows.labels, strict=True):
         learned = [label for label in labels if label != IGNORE]
         same = all(label in (IGNORE, token_id) for token_id, label in zip(ids, labels, strict=True))
-        if not learned or learned[-1] != stop_id or not same:
-            wrong.append(number)
+        is_right.append(same and learned[-1:] == [stop_id])
     return _result(
         "every answer and its stop token are learned",
-        wrong,
-        len(rows),
+        is_right,
         "the mask of the answers is wrong, or max_length cuts them all; "
         "check utils/chat/rows.py and --max_length",
     )
@@ -36,15 +34,14 @@ def training_equals_serving(
 
     `serve` returns the prompt's ids for messages that end with the user's.
     """
-    wrong = []
-    for number, messages in enumerate(conversations):
-        ids, mask = template.encode_conversation(messages, encoder)
-        if not _answers_follow_prompts(messages, ids, mask, serve):
-            wrong.append(number)
     return _result(
         "training and serving lay out a conversation alike",
-        wrong,
-        len(conversations),
+        [
+            _answers_follow_prompts(
+                messages, *template.encode_conversation(messages, encoder), serve
+            )
+            for messages in conversations
+        ],
         "the template of training is not the one of serving; check lumi.json of the checkpoint",
     )
 
@@ -78,12 +75,9 @@ def chat_template_agrees(
     a piece across the border of two turns where one string is tokenized.
     """
     prompts = [_first_question(messages) for messages in conversations]
-    asked = [(prompt, template.encode_prompt(prompt, encoder)) for prompt in prompts if prompt]
-    wrong = [number for number, (prompt, ids) in enumerate(asked) if apply(prompt) != ids]
     return _result(
         "apply_chat_template gives the same ids",
-        wrong,
-        len(asked),
+        [apply(ask) == template.encode_prompt(ask, encoder) for ask in prompts if ask],
         "the checkpoint's chat template is another one; pass the --prompt_template it was made "
         "with, or fine-tune it again",
     )
@@ -103,27 +97,20 @@ def preferences_are_learnable(rows: DPORows, stop_id: int) -> CheckResult:
     step, on the very models that it trains.
     """
     pairs = zip(rows.prompt_ids, rows.chosen_ids, rows.rejected_ids, strict=True)
-    wrong = [
-        number
-        for number, (prompt, chosen, rejected) in enumerate(pairs)
-        if chosen == rejected
-        or not prompt
-        or any(not answer or answer[-1] != stop_id for answer in (chosen, rejected))
+    is_right = [
+        bool(prompt) and chosen != rejected and chosen[-1:] == rejected[-1:] == [stop_id]
+        for prompt, chosen, rejected in pairs
     ]
     return _result(
         "both answers of each pair end and differ",
-        wrong,
-        len(rows),
+        is_right,
         "the pairs teach nothing; check the data set and --max_length",
     )
 
 
-def _result(name: str, wrong: Sequence[int], total: int, remedy: str) -> CheckResult:
-    example = f", the first is row {wrong[0] + 1}" if wrong else ""
-    return CheckResult(
-        name,
-        f"{len(wrong)} of {total} rows wrong{example}",
-        "none of at least 1",
-        not wrong and total > 0,
-        remedy,
-    )
+def _result(name: str, is_right: list[bool], remedy: str) -> CheckResult:
+    """Return whether all rows are right, one at least."""
+    wrong = is_right.count(False)
+    example = f", the first is row {is_right.index(False) + 1}" if wrong else ""
+    measured = f"{wrong} of {len(is_right)} rows wrong{example}"
+    return CheckResult(name, measured, "none of at least 1", not wrong and bool(is_right), remedy)

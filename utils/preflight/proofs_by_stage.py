@@ -1,4 +1,4 @@
-"""Which proofs belong to which stage, on the real data and checkpoint of a run (a bounded sample).
+"""Yields the proofs of each stage, on the real data and checkpoint of a run (a bounded sample).
 
 Knows nothing about what happens when one fails: see `utils.preflight.runner`.
 """
@@ -11,12 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from utils.chat.rows import (
-    build_dpo_rows,
-    build_sft_rows,
-    read_conversations,
-    read_preferences,
-)
+from utils.chat.rows import build_dpo_rows, build_sft_rows, read_conversations, read_preferences
 from utils.chat.templates import TEMPLATES, TextEncoder
 from utils.config.model import ModelConfig
 from utils.data.tokens.shards import TokenShards, iter_documents
@@ -81,7 +76,7 @@ def documents_of(data_dir: Path, split: str) -> list[tuple[str, list[int]]]:
     for number, document in enumerate(islice(iter_documents(data_dir, split), DOCUMENTS)):
         start, end = shards.document_offsets[number : number + 2].tolist()
         if len(document["text"]) <= CHARACTERS:
-            pairs.append((document["text"], [int(piece) for piece in shards.tokens[start:end]]))
+            pairs.append((document["text"], shards.tokens[start:end].tolist()))
     return pairs
 
 
@@ -90,8 +85,7 @@ def validation_rows(data_dir: Path, context: int) -> torch.Tensor:
     tokens = TokenShards.open(data_dir, "val").tokens
     length = min(LOSS_TOKENS, context, len(tokens))
     count = max(1, min(LOSS_ROWS, len(tokens) // length))
-    ids = [int(piece) for piece in tokens[: count * length]]
-    return torch.tensor(ids).view(count, length)
+    return torch.tensor(tokens[: count * length].tolist()).view(count, length)
 
 
 def fresh_chat_model(config: ModelConfig, data_dir: Path, template: str) -> LoadedModel:

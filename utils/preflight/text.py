@@ -69,10 +69,5 @@ def vocabulary_fits(highest_id: int, pieces: int, rows: int) -> CheckResult:
 
 def _result(name: str, wrong: Sequence[str], total: int, remedy: str) -> CheckResult:
     example = f", such as {wrong[0][:SHOWN]!r}" if wrong else ""
-    return CheckResult(
-        name,
-        f"{len(wrong)} of {total} texts differ{example}",
-        "none of at least 1",
-        not wrong and total > 0,
-        remedy,
-    )
+    measured = f"{len(wrong)} of {total} texts differ{example}"
+    return CheckResult(name, measured, "none of at least 1", not wrong and total > 0, remedy)

@@ -11,10 +11,34 @@ from utils.config.preflight import PreflightConfig
 from utils.config.pretrain import PretrainConfig
 from utils.config.sft import SFTConfig
 from utils.errors import DataError, PreflightError
-from utils.preflight.runner import main, preflight_dpo, preflight_pretrain, preflight_sft
+from utils.preflight.result import CheckResult
+from utils.preflight.runner import before_dpo, before_pretrain, before_sft, main, prove
 
 SFT_ROWS = [{"prompt": f"What is {n}?", "response": f"{n} is a number."} for n in range(9)]
 DPO_ROWS = [{"prompt": "What is 1?", "chosen": "A number.", "rejected": "A letter."}]
+GOOD = CheckResult("cache", "0", "0", True, "repair it")
+BAD = CheckResult("initial loss near ln V", "11.2", "10.4", False, "check vocab_size")
+
+
+def test_good_results_are_counted():
+    assert prove(iter([GOOD, GOOD, GOOD])) == 3
+
+
+def test_the_first_failure_is_one_line_with_value_expectation_and_remedy():
+    with pytest.raises(PreflightError) as failure:
+        prove(iter([GOOD, BAD, GOOD]))
+    assert str(failure.value) == (
+        "preflight failed: initial loss near ln V: found 11.2, expected 10.4: check vocab_size"
+    )
+
+
+def test_no_proof_runs_after_a_failure():
+    def results():
+        yield BAD
+        raise AssertionError("went on")
+
+    with pytest.raises(PreflightError):
+        prove(results())
 
 
 @pytest.fixture
@@ -28,7 +52,7 @@ def test_pretraining_gets_one_line_and_its_random_state_back(prepared_dir, caplo
     cfg = PretrainConfig(vocab_size=600, sequence_length=128)
     state = torch.get_rng_state()
     with caplog.at_level(logging.INFO, logger="utils.preflight"):
-        preflight_pretrain(cfg, prepared_dir)
+        prove(before_pretrain(cfg, prepared_dir))
     lines = [record.message for record in caplog.records if record.name.startswith("utils.pref")]
     assert len(lines) == 1
     assert lines[0].startswith("preflight: 9 checks passed in ")
@@ -37,15 +61,15 @@ def test_pretraining_gets_one_line_and_its_random_state_back(prepared_dir, caplo
 
 def test_pretraining_with_the_wrong_vocabulary_is_stopped(prepared_dir):
     with pytest.raises(PreflightError) as failure:
-        preflight_pretrain(PretrainConfig(vocab_size=512, sequence_length=128), prepared_dir)
+        prove(before_pretrain(PretrainConfig(vocab_size=512, sequence_length=128), prepared_dir))
     assert str(failure.value).endswith("pass --vocab_size 600")
     assert "\n" not in str(failure.value)
 
 
 def test_fine_tuning_stages_pass(checkpoint_dir, rows, caplog):
     with caplog.at_level(logging.INFO, logger="utils.preflight"):
-        preflight_sft(SFTConfig(model_path=checkpoint_dir, dataset_path=rows / "sft.json"))
-        preflight_dpo(DPOConfig(model_path=checkpoint_dir, dataset_path=rows / "dpo.json"))
+        prove(before_sft(SFTConfig(model_path=checkpoint_dir, dataset_path=rows / "sft.json")))
+        prove(before_dpo(DPOConfig(model_path=checkpoint_dir, dataset_path=rows / "dpo.json")))
     lines = [record.message for record in caplog.records if record.name.startswith("utils.pref")]
     assert [line.split(" in ")[0] for line in lines] == ["preflight: 4 checks passed"] * 2
 
@@ -53,13 +77,13 @@ def test_fine_tuning_stages_pass(checkpoint_dir, rows, caplog):
 def test_sft_whose_rows_are_all_too_long_is_stopped(checkpoint_dir, rows):
     cfg = SFTConfig(model_path=checkpoint_dir, dataset_path=rows / "sft.json", max_length=5)
     with pytest.raises(PreflightError, match="--max_length"):
-        preflight_sft(cfg)
+        prove(before_sft(cfg))
 
 
 def test_only_the_main_process_works(prepared_dir, monkeypatch, caplog):
     monkeypatch.setenv("RANK", "1")
     with caplog.at_level("INFO"):
-        preflight_pretrain(PretrainConfig(vocab_size=512), prepared_dir)  # would fail on rank 0
+        prove(before_pretrain(PretrainConfig(vocab_size=512), prepared_dir))  # fails on rank 0
     assert "checks passed" not in caplog.text
 
 
