@@ -5,6 +5,7 @@ the planned end; an event (step, total) bends the line from where it is to the n
 written to metrics.jsonl when they happen.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -12,10 +13,12 @@ from utils.errors import BudgetError
 from utils.time_box import TimeBox
 from utils.training.schedule.schedule import Replan, replay
 
-MIN_STEPS = 8
-"""Fewer optimizer steps are not worth starting for."""
+MIN_STEPS, FEW_STEPS = 2, 8
+"""Fewer optimizer steps than the first are refused, fewer than the second are warned of."""
 SAFETY = 0.95
 """Share of the time left that is planned; the rest is for a machine that gets slower."""
+
+log = logging.getLogger(__name__)
 
 
 def fitting_steps(box: TimeBox, step_s: float, wanted: int) -> int:
@@ -32,6 +35,10 @@ def fitting_steps(box: TimeBox, step_s: float, wanted: int) -> int:
         raise BudgetError(
             f"--max_minutes {box.minutes:g} is too small for this model and data on this "
             f"machine: give it at least {math.ceil(needed_s / 6) / 10:.1f} minutes"
+        )
+    if fits < min(FEW_STEPS, wanted):
+        log.warning(
+            "only %d of %d steps fit into the time box: the model will learn little", fits, wanted
         )
     return int(min(wanted, fits))
 

@@ -84,9 +84,15 @@ def test_steps_fit_into_what_is_left_of_the_box():
 
 
 def test_a_box_too_small_names_the_minimum():
-    box = box_after(30.0, minutes=1.0, reserve_s=30.0)  # 30 + 30 + 8 / 0.95 s
-    with pytest.raises(BudgetError, match=r"--max_minutes 1 .* at least 1\.2 minutes"):
+    box = box_after(30.0, minutes=1.0, reserve_s=30.0)  # 30 + 30 + 2 / 0.95 s
+    with pytest.raises(BudgetError, match=r"--max_minutes 1 .* at least 1\.1 minutes"):
         fitting_steps(box, 1.0, wanted=100)
+
+
+def test_a_box_that_holds_a_few_steps_does_these_and_says_so(caplog):
+    box = box_after(50.0, minutes=1.0, reserve_s=6.0)  # 4 s are left
+    assert fitting_steps(box, 1.0, wanted=100) == 3
+    assert "only 3 of 100 steps fit" in caplog.text
 
 
 def test_without_a_box_everything_fits():
