@@ -82,8 +82,9 @@ def test_on_a_terminal_ctrl_c_leaves_cleanly(tmp_path, root):
     env = {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm", "COLUMNS": "100"}
     command = [sys.executable, "-m", "utils.session.monitor", "--interval_s", "0.2"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
-    ) as process:
+        command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored in a "&" job
+    ) as process:  # fmt: skip
         seen, until = b"", time.monotonic() + 60
         while b"no stage" not in seen and time.monotonic() < until:
             seen += os.read(ours, 4096)
